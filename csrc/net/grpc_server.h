@@ -1,0 +1,89 @@
+// Unary gRPC on HTTP/2: what nghttp2 leaves to us. One GrpcServer per event loop and listening socket.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/unique_fd.h"
+#include "net/buffer.h"
+#include "net/event_loop.h"
+
+namespace msserving {
+
+class TlsContext;  // net/tls.h
+
+enum class GrpcStatus : int {
+  kOk = 0, kCancelled = 1, kUnknown = 2, kInvalidArgument = 3, kDeadlineExceeded = 4, kNotFound = 5,
+  kPermissionDenied = 7, kResourceExhausted = 8, kFailedPrecondition = 9, kAborted = 10, kOutOfRange = 11,
+  kUnimplemented = 12, kInternal = 13, kUnavailable = 14, kDataLoss = 15, kUnauthenticated = 16,
+};
+
+// One call whose whole (decompressed) message has arrived. Lives until Reply(), Fail() or OnCancelled() returns.
+class GrpcCall {
+ public:
+  std::string_view path() const { return path_; }
+  std::span<const uint8_t> message() const { return message_.bytes(); }
+  // On RealClock(); kNoDeadline if the client set none. The server itself ends the call then: OnCancelled().
+  int64_t deadline_ns() const { return deadline_ns_; }
+
+  // Exactly one of these, at any later time, on the loop's thread; also from inside OnCall().
+  void Reply(OutgoingBody message);
+  void Fail(GrpcStatus status, std::string_view message);
+
+  EventLoop& loop();
+  void* context = nullptr;  // the service's own
+
+ protected:
+  friend class Http2Connection;
+  std::string path_;
+  Buffer message_;
+  int64_t deadline_ns_ = kNoDeadline;
+};
+
+class GrpcService {
+ public:
+  // False: no such path; the server answers UNIMPLEMENTED before it takes any message bytes.
+  virtual bool HasMethod(std::string_view path) const = 0;
+  virtual void OnCall(GrpcCall* call) = 0;
+  // Cancelled by the peer, deadline passed or connection gone; the server answers what is to be answered. The call
+  // ends with this.
+  virtual void OnCancelled(GrpcCall* call) = 0;
+
+ protected:
+  ~GrpcService() = default;
+};
+
+struct GrpcServerOptions {
+  size_t max_receive_bytes = size_t{100} << 20;  // of one decompressed message; more: RESOURCE_EXHAUSTED
+  size_t max_send_bytes = size_t{100} << 20;
+  uint32_t max_concurrent_streams = 1024;  // per connection
+  size_t max_connections = 10'000;         // per loop
+  size_t max_header_bytes = 16 << 10;      // of one request, all headers together
+  uint32_t stream_window_bytes = 4 << 20;
+  uint32_t connection_window_bytes = 16 << 20;
+  int64_t idle_timeout_ns = 0;             // 0: an idle connection may stay
+  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;  // a request that has begun must be complete by then
+  int64_t slow_reader_timeout_ns = 100 * kNanosPerSecond;  // a reply must make progress within this
+};
+
+// All methods on the loop's thread.
+class GrpcServer {
+ public:
+  GrpcServer(EventLoop* loop, UniqueFd listening_socket, GrpcServerOptions options, GrpcService* service,
+             std::shared_ptr<TlsContext> tls);  // tls may be null
+  ~GrpcServer();  // closes every connection at once; calls end with OnCancelled()
+
+  // Graceful end: no new connections, GOAWAY to the old ones, running calls go on; new streams are refused.
+  void Drain();
+  size_t connections() const;
+  size_t calls() const;  // in flight
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace msserving

@@ -1,0 +1,81 @@
+// HTTP/1.1 on llhttp: keep-alive, pipelining (replies in order), chunked bodies, Expect: 100-continue.
+// One HttpServer per event loop and listening socket.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/unique_fd.h"
+#include "net/buffer.h"
+#include "net/event_loop.h"
+
+namespace msserving {
+
+class TlsContext;  // net/tls.h
+
+// One request whose whole body has arrived. Lives until Reply() or OnCancelled() returns.
+class HttpCall {
+ public:
+  std::string_view method() const { return method_; }  // "POST"
+  std::string_view target() const { return target_; }  // as received: path and query
+  std::string_view content_type() const { return content_type_; }
+  // Has Buffer::kPadding readable bytes behind it.
+  std::span<const uint8_t> body() const { return body_.bytes(); }
+
+  // Exactly once, at any later time, on the loop's thread; also from inside OnRequest().
+  void Reply(int status, std::string_view content_type, OutgoingBody body);
+
+  EventLoop& loop();
+  void* context = nullptr;  // the service's own
+
+ protected:
+  friend class HttpConnection;
+  std::string_view method_;
+  std::string target_;
+  std::string content_type_;
+  Buffer body_;
+};
+
+class HttpService {
+ public:
+  virtual void OnRequest(HttpCall* call) = 0;
+  // The connection is gone; the call ends with this.
+  virtual void OnCancelled(HttpCall* call) = 0;
+  // The body of an error that the server itself answers: 400 bad HTTP, 408 too slow, 413 body too large, 431 headers
+  // too large, 503 too many connections. Sent with content type application/json.
+  virtual std::string ErrorBody(int status, std::string_view reason) = 0;
+
+ protected:
+  ~HttpService() = default;
+};
+
+struct HttpServerOptions {
+  size_t max_body_bytes = size_t{100} << 20;
+  size_t max_header_bytes = 16 << 10;  // request line and headers together
+  size_t max_connections = 10'000;     // per loop
+  size_t max_pipelined = 64;           // requests of one connection in flight; more are not read
+  int64_t idle_timeout_ns = 100 * kNanosPerSecond;
+  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;  // a request that has begun must be complete by then
+};
+
+// All methods on the loop's thread.
+class HttpServer {
+ public:
+  HttpServer(EventLoop* loop, UniqueFd listening_socket, HttpServerOptions options, HttpService* service,
+             std::shared_ptr<TlsContext> tls);  // tls may be null
+  ~HttpServer();  // closes every connection at once; calls end with OnCancelled()
+
+  // Graceful end: no new connections, idle ones are closed, busy ones answer with Connection: close.
+  void Drain();
+  size_t connections() const;
+  size_t calls() const;  // in flight
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace msserving
