@@ -1,0 +1,24 @@
+// The collapse rule, one for gRPC and REST: when every instance of a request failed with the same code and the same
+// text, the reply carries that error once, for the whole request.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "base/error.h"
+#include "servable/dispatcher.h"
+
+namespace msserving {
+
+struct ReplySummary {
+  bool whole_failed = false;  // send one error and no instances
+  ErrorKind kind = ErrorKind::kOk;  // of the first failed instance; the whole request's if whole_failed
+  std::string_view message;         // likewise; points into the results
+  bool any_failed = false;
+};
+
+// "Same code" compares what a client sees (ErrorTraits::wire_code), not our finer ErrorKind. No results: nothing
+// failed. Any thread.
+ReplySummary Summarise(std::span<const InstanceResult> results);
+
+}  // namespace msserving
