@@ -1,0 +1,49 @@
+// The stage graph of a method: the one execution model behind every face of the register API.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "servable/signature.h"
+
+namespace msserving {
+
+// A value that flows in a method: an input (stage 0) or an output of stage 1, 2, …
+struct ValueRef {
+  uint16_t stage = 0;
+  uint16_t index = 0;
+  bool operator==(const ValueRef&) const = default;
+};
+
+enum class StageKind : uint8_t {
+  kPython,   // target: id of a function of the worker's Python runner
+  kModel,    // target: id of a model of the worker; subgraph: which of its graphs
+  kBuiltin,  // target: a Builtin
+};
+
+enum class Builtin : uint32_t { kArgmax = 0 };
+
+struct Stage {
+  StageKind kind = StageKind::kModel;
+  uint32_t target = 0;
+  uint32_t subgraph = 0;
+  std::vector<ValueRef> inputs;
+  uint32_t outputs = 1;
+  // Python stages: 0: the function is called per instance (the runner still gets a whole batch at once). n > 0: the
+  // function is given at most n instances a call.
+  uint32_t batch_size = 0;
+  std::string tag;  // what a failure is called: "Preprocess" gives "Preprocess Failed"
+};
+
+struct MethodGraph {
+  MethodSignature signature;
+  std::vector<Stage> stages;      // an instance passes them in this order
+  std::vector<ValueRef> returns;  // one per output name
+
+  // Every reference points backwards to something that exists; counts fit. The message names the method and stage.
+  Status Check() const;
+};
+
+}  // namespace msserving

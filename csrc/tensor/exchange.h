@@ -1,0 +1,104 @@
+// What an event loop of the server and a worker process say to each other through shared memory.
+//
+// For each pair of (event loop, worker) there is a channel:
+//   control memory   a memfd with three rings: requests (server -> worker), replies (worker -> server),
+//                    releases (server -> worker: reply blocks the server is done with)
+//   reply slab       a memfd in which the worker allocates reply blocks and the server only reads
+// and for each pair of (event loop, servable version) a
+//   request slab     a memfd in which the server allocates request blocks; every worker of the version maps it, so
+//                    that a request can be given to another worker without being copied
+//
+// A request is one block: RequestRecord, then instances x inputs TensorRecords, then the tensors' bytes, each at a
+// multiple of 64. The worker answers with one or more reply blocks (segments), each for a run of instances of one
+// request; together they cover every instance exactly once, in any order.
+// A reply block: ReplyRecord, then count InstanceRecords, then count x outputs TensorRecords, then bytes.
+// Offsets are from the start of the slab. Each side checks every offset, size and count of the other before use.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/error.h"
+#include "tensor/ring.h"
+#include "tensor/tensor_view.h"
+
+namespace msserving {
+
+inline constexpr uint64_t kTensorAlignment = 64;
+inline constexpr uint32_t kRequestRingCapacity = 16'384;
+inline constexpr uint32_t kReplyRingCapacity = 16'384;
+inline constexpr uint32_t kReleaseRingCapacity = 32'768;
+
+// Control memory: the three rings one after the other, each at a multiple of 4096.
+struct ChannelLayout {
+  static constexpr size_t Page(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+  static constexpr size_t kRequests = 0;
+  static constexpr size_t kReplies = Page(RingBytes(kRequestRingCapacity));
+  static constexpr size_t kReleases = kReplies + Page(RingBytes(kReplyRingCapacity));
+  static constexpr size_t kBytes = kReleases + Page(RingBytes(kReleaseRingCapacity));
+};
+
+struct TensorRecord {
+  uint64_t offset;  // in the slab
+  uint64_t bytes;
+  uint8_t dtype;
+  uint8_t rank;
+  uint8_t unused[6];
+  int64_t dims[kMaxRank];  // only `rank` of them are written
+};
+
+struct RequestRecord {
+  uint64_t request;     // the server's name for it
+  int64_t deadline_ns;  // CLOCK_MONOTONIC; kNoDeadline if none
+  uint32_t method;      // index in the worker's ServableSignature
+  uint32_t instances;   // at least 1
+  uint32_t inputs;      // of the method
+  std::atomic<uint32_t> cancelled;  // set by the server at any time: nobody waits for the answer any more
+  std::atomic<uint32_t> touched;    // set by the worker before user code may write into this block: not to be run again
+  uint32_t unused;
+
+  TensorRecord* tensors() { return reinterpret_cast<TensorRecord*>(this + 1); }
+  const TensorRecord* tensors() const { return reinterpret_cast<const TensorRecord*>(this + 1); }
+};
+
+struct InstanceRecord {
+  uint32_t error;          // ErrorKind
+  uint32_t message_bytes;  // 0 if there is none
+  uint64_t message_offset;
+};
+
+struct ReplyRecord {
+  uint64_t request;
+  uint32_t first;    // instance of the request
+  uint32_t count;    // at least 1
+  uint32_t outputs;  // of the method
+  uint32_t unused;
+
+  InstanceRecord* instances() { return reinterpret_cast<InstanceRecord*>(this + 1); }
+  const InstanceRecord* instances() const { return reinterpret_cast<const InstanceRecord*>(this + 1); }
+  TensorRecord* tensors() { return reinterpret_cast<TensorRecord*>(instances() + count); }
+  const TensorRecord* tensors() const { return reinterpret_cast<const TensorRecord*>(instances() + count); }
+};
+
+// Ring entries. words[0] is the request, words[1] the block's offset in its slab, words[2] the block's bytes.
+// A release entry has only words[1].
+inline RingEntry MakeEntry(uint64_t request, uint64_t offset, uint64_t bytes) { return {{request, offset, bytes, 0}}; }
+
+// The size of a request block for these tensors, or 0 if it does not fit in 63 bits.
+uint64_t RequestBlockBytes(std::span<const TensorView> tensors);
+// Writes a whole request block at slab + offset (RequestBlockBytes() bytes of room).
+void WriteRequestBlock(uint8_t* slab, uint64_t offset, uint64_t request, int64_t deadline_ns, uint32_t method,
+                       uint32_t instances, uint32_t inputs, std::span<const TensorView> tensors);
+
+// The other side's words are checked: everything lies inside the block, dtypes and ranks exist, bytes fit the shape.
+// On success *record points into the slab.
+Status ReadRequestBlock(uint8_t* slab, uint64_t slab_bytes, uint64_t offset, uint64_t bytes, RequestRecord** record);
+Status ReadReplyBlock(const uint8_t* slab, uint64_t slab_bytes, uint64_t offset, uint64_t bytes,
+                      const ReplyRecord** record);
+
+// One record as a view, after its block has been checked.
+TensorView ViewOf(const uint8_t* slab, const TensorRecord& record);
+
+}  // namespace msserving
