@@ -31,13 +31,14 @@ inline constexpr uint32_t kRequestRingCapacity = 16'384;
 inline constexpr uint32_t kReplyRingCapacity = 16'384;
 inline constexpr uint32_t kReleaseRingCapacity = 32'768;
 
-// Control memory: the three rings one after the other, each at a multiple of 4096.
+constexpr size_t WholePages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
+// Control memory: the three rings one after the other, each at the start of a page.
 struct ChannelLayout {
-  static constexpr size_t Page(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
   static constexpr size_t kRequests = 0;
-  static constexpr size_t kReplies = Page(RingBytes(kRequestRingCapacity));
-  static constexpr size_t kReleases = kReplies + Page(RingBytes(kReplyRingCapacity));
-  static constexpr size_t kBytes = kReleases + Page(RingBytes(kReleaseRingCapacity));
+  static constexpr size_t kReplies = WholePages(RingBytes(kRequestRingCapacity));
+  static constexpr size_t kReleases = kReplies + WholePages(RingBytes(kReplyRingCapacity));
+  static constexpr size_t kBytes = kReleases + WholePages(RingBytes(kReleaseRingCapacity));
 };
 
 struct TensorRecord {
