@@ -1,0 +1,43 @@
+"""Sends held-out images to the digits servable over gRPC (sync and async) and REST, and checks the share it got right."""
+import base64
+import json
+import os
+import urllib.request
+
+from mindspore_serving.client import Client
+
+from digits_data import load_split, to_png
+
+GRPC_ADDRESS = os.environ.get("SERVING_GRPC_ADDRESS", "127.0.0.1:5500")
+REST_ADDRESS = os.environ.get("SERVING_REST_ADDRESS", "127.0.0.1:1500")
+
+
+def call_rest(pngs):
+    body = {"instances": [{"image": {"b64": base64.b64encode(png).decode()}} for png in pngs]}
+    request = urllib.request.Request(f"http://{REST_ADDRESS}/model/digits:classify", json.dumps(body).encode())
+    with urllib.request.urlopen(request) as response:
+        return [instance["digit"] for instance in json.load(response)["instances"]]
+
+
+def main():
+    _, images, _, labels = load_split()
+    pngs = [to_png(image) for image in images]
+    client = Client(GRPC_ADDRESS, "digits", "classify")
+
+    one = client.infer({"image": pngs[0]})[0]["digit"]
+    print(f"gRPC, one image: a {labels[0]}, read as {one}")
+
+    # One request an image, all of them in flight at once: the server gathers them into batches.
+    calls = [client.infer_async({"image": png}) for png in pngs]
+    by_async = [int(call.result()[0]["digit"]) for call in calls]
+    by_grpc = [int(answer["digit"]) for answer in client.infer([{"image": png} for png in pngs])]
+    by_rest = call_rest(pngs)
+    assert by_async == by_grpc == by_rest, "the three ways disagree"
+
+    right = sum(int(read == label) for read, label in zip(by_grpc, labels, strict=True))
+    print(f"gRPC and REST agree on {len(pngs)} held-out images, {right / len(pngs):.2%} right")
+    assert right / len(pngs) > 0.95
+
+
+if __name__ == "__main__":
+    main()
