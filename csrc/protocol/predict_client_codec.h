@@ -1,0 +1,42 @@
+// The client's half of the codec: requests out, replies in. For C++ programs that call a server, for benchmarks and
+// for tests. Any thread, distinct objects.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "net/buffer.h"
+#include "servable/dispatcher.h"
+#include "tensor/tensor_view.h"
+
+namespace msserving {
+
+// Appends a PredictRequest to `out`: instances.count rows of inputs.size() tensors each. Tensors are copied.
+void EncodeRequest(std::string_view servable, std::string_view method, uint64_t version,
+                   std::span<const std::string> inputs, const RequestInstances& instances, Buffer* out);
+
+struct NamedTensor {
+  std::string_view name;
+  TensorView view;
+};
+
+struct ReplyError {
+  int64_t code = 0;  // 0: success
+  std::string_view message;
+};
+
+// Views into the message that was parsed.
+struct ParsedReply {
+  std::span<const uint8_t> spec;  // the last piece of it, if the message had several
+  std::vector<std::vector<NamedTensor>> instances;  // names are unique within one, in the message's order
+  std::vector<ReplyError> errors;                   // empty, one for the whole request, or one per instance
+};
+
+// kInternal: not a well-formed PredictReply, or a tensor in it breaks the rules of encoding.
+Status ParseReply(std::span<const uint8_t> message, ParsedReply* reply);
+
+}  // namespace msserving

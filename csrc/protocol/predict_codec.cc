@@ -1,0 +1,358 @@
+#include "protocol/predict_codec.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "protocol/reply_summary.h"
+#include "protocol/tensor_wire.h"
+#include "protocol/wire.h"
+
+namespace msserving {
+namespace {
+
+using wire::AsText;
+using wire::Reader;
+using wire::Tag;
+using wire::Type;
+
+constexpr size_t kKeptInstances = 4096;
+constexpr size_t kKeptSpecBytes = 4096;
+
+// A view that ViewTensor() has not filled says why by its rank.
+constexpr uint8_t kAbsent = 0;
+constexpr uint8_t kRefused = 1;
+
+Status Invalid(std::string message) { return {ErrorKind::kInvalidInput, std::move(message)}; }
+
+Status Malformed() { return Invalid("The request is not a well-formed PredictRequest message"); }
+
+Status NamesSharedMemory() {
+  return Invalid("The request names shared memory, which is not accepted from clients; send the tensors' data");
+}
+
+bool ParseSpec(RequestEnvelope* envelope) {
+  Reader reader(envelope->spec);
+  while (!reader.done()) {
+    uint32_t tag;
+    std::span<const uint8_t> bytes;
+    if (!reader.ReadTag(&tag)) {
+      return false;
+    }
+    switch (tag) {
+      case Tag(1, Type::kBytes):
+      case Tag(2, Type::kBytes):
+        if (!reader.ReadBytes(&bytes) || !wire::IsUtf8(AsText(bytes))) {
+          return false;
+        }
+        (wire::FieldOf(tag) == 1 ? envelope->servable : envelope->method) = AsText(bytes);
+        break;
+      case Tag(3, Type::kVarint):
+        if (!reader.ReadVarint(&envelope->version)) {
+          return false;
+        }
+        break;
+      default:
+        if (!reader.Skip(tag)) {
+          return false;
+        }
+    }
+  }
+  return true;
+}
+
+// Pieces of one message mean the same as their bytes in a row.
+void AddSpecPiece(std::span<const uint8_t> piece, RequestEnvelope* envelope) {
+  if (envelope->spec.empty()) {
+    envelope->spec = piece;
+    return;
+  }
+  if (envelope->joined_spec.empty()) {
+    envelope->joined_spec = AsText(envelope->spec);
+  }
+  envelope->joined_spec += AsText(piece);
+  envelope->spec = {reinterpret_cast<const uint8_t*>(envelope->joined_spec.data()), envelope->joined_spec.size()};
+}
+
+Status ParseFields(std::span<const uint8_t> message, RequestEnvelope* envelope) {
+  Reader reader(message);
+  while (!reader.done()) {
+    uint32_t tag;
+    std::span<const uint8_t> bytes;
+    if (!reader.ReadTag(&tag)) {
+      return Malformed();
+    }
+    if (tag == Tag(2, Type::kBytes)) {
+      if (!reader.ReadBytes(&bytes)) {
+        return Malformed();
+      }
+      if (envelope->instances.size() == kMaxInstances) {
+        return Invalid("The request has more than " + std::to_string(kMaxInstances) +
+                       " instances; send it in several requests");
+      }
+      envelope->instances.push_back(bytes);
+    } else if (tag == Tag(1, Type::kBytes)) {
+      if (!reader.ReadBytes(&bytes)) {
+        return Malformed();
+      }
+      AddSpecPiece(bytes, envelope);
+    } else if (!reader.Skip(tag)) {
+      return Malformed();
+    }
+  }
+  return ParseSpec(envelope) ? Status::Ok() : Malformed();
+}
+
+// Index of `name` in `inputs`, or inputs.size(). Clients mostly keep the order of the signature: try `guess` first.
+size_t FindInput(const std::vector<std::string>& inputs, std::string_view name, size_t guess) {
+  if (guess < inputs.size() && inputs[guess] == name) {
+    return guess;
+  }
+  size_t i = 0;
+  while (i < inputs.size() && inputs[i] != name) {
+    ++i;
+  }
+  return i;
+}
+
+// Calls item(name, tensor) for each entry of an Instance's map, in the order of the message.
+template <typename Item>
+Status ForEachItem(std::span<const uint8_t> instance, Item&& item) {
+  Reader reader(instance);
+  while (!reader.done()) {
+    uint32_t tag;
+    if (!reader.ReadTag(&tag)) {
+      return Malformed();
+    }
+    if (tag != Tag(1, Type::kBytes)) {
+      if (wire::FieldOf(tag) == 2) {
+        return NamesSharedMemory();
+      }
+      if (!reader.Skip(tag)) {
+        return Malformed();
+      }
+      continue;
+    }
+    std::span<const uint8_t> entry;
+    std::string_view name;
+    RawTensor tensor;
+    if (!reader.ReadBytes(&entry) || !ParseItem(entry, &name, &tensor)) {
+      return Malformed();
+    }
+    if (tensor.names_shared_memory) {
+      return NamesSharedMemory();
+    }
+    item(name, tensor);
+  }
+  return Status::Ok();
+}
+
+// The first fault of a request whose instances are well-formed but do not all give every input.
+Status ExplainFault(const RequestEnvelope& envelope, const MethodSignature& signature,
+                    std::span<const TensorView> views) {
+  const size_t inputs = signature.inputs.size();
+  size_t refused = views.size();
+  for (size_t i = 0; i < views.size(); ++i) {
+    if (views[i].dtype != DataType::kUnknown) {
+      continue;
+    }
+    if (views[i].rank == kAbsent) {
+      return Invalid("Cannot find input " + signature.inputs[i % inputs] + " in instance input, instance " +
+                     std::to_string(i / inputs));
+    }
+    refused = std::min(refused, i);
+  }
+  const std::string& input = signature.inputs[refused % inputs];
+  std::string reason;
+  const Status parsed = ForEachItem(envelope.instances[refused / inputs], [&](auto name, const RawTensor& tensor) {
+    if (name == input) {
+      reason = ExplainTensor(tensor);
+    }
+  });
+  assert(parsed.ok() && !reason.empty());
+  return Invalid("Input " + input + " of instance " + std::to_string(refused / inputs) + " " + reason);
+}
+
+}  // namespace
+
+void RequestEnvelope::Clear() {
+  servable = method = {};
+  version = 0;
+  spec = {};
+  instances.clear();
+  joined_spec.clear();
+}
+
+void RequestEnvelope::ShrinkIfLarge() {
+  if (instances.capacity() > kKeptInstances) {
+    std::vector<std::span<const uint8_t>>().swap(instances);
+  }
+  if (joined_spec.capacity() > kKeptSpecBytes) {
+    std::string().swap(joined_spec);
+  }
+}
+
+Status ParseEnvelope(std::span<const uint8_t> message, RequestEnvelope* envelope) {
+  envelope->Clear();
+  Status status = ParseFields(message, envelope);
+  if (!status.ok()) {
+    envelope->Clear();
+  }
+  return status;
+}
+
+Status ParseInstances(const RequestEnvelope& envelope, const MethodSignature& signature, RequestInstances* out) {
+  out->Clear();
+  if (envelope.instances.empty()) {
+    return Invalid("The request has no instances");
+  }
+  const size_t inputs = signature.inputs.size();
+  out->count = envelope.instances.size();
+  out->tensors.resize(out->count * inputs);
+  bool complete = true;
+  TensorView* row = out->tensors.data();
+  for (const std::span<const uint8_t> instance : envelope.instances) {
+    size_t guess = 0;
+    Status status = ForEachItem(instance, [&](std::string_view name, const RawTensor& tensor) {
+      const size_t input = FindInput(signature.inputs, name, guess);
+      if (input < inputs) {
+        guess = input + 1;
+        if (!ViewTensor(tensor, &row[input])) {
+          row[input].dtype = DataType::kUnknown;
+          row[input].rank = kRefused;
+        }
+      }
+    });
+    if (!status.ok()) {
+      out->Clear();
+      return status;
+    }
+    for (size_t i = 0; i < inputs; ++i) {
+      complete &= row[i].dtype != DataType::kUnknown;
+    }
+    row += inputs;
+  }
+  if (!complete) {
+    Status status = ExplainFault(envelope, signature, out->tensors);
+    out->Clear();
+    return status;
+  }
+  return Status::Ok();
+}
+
+namespace {
+
+constexpr size_t kMaxMessage = 384;  // what Shorten() leaves alone
+
+// Fields 1, 3 and 4 of PredictReply and the parts below, written front to back; large tensors become slices.
+class ReplyWriter {
+ public:
+  ReplyWriter(OutgoingBody* out, size_t size) : out_(out), begin_(out->encoded.Prepare(size)), at_(begin_) {}
+
+  void Spec(std::span<const uint8_t> spec) {
+    if (!spec.empty()) {
+      at_ = wire::WriteBytes(at_, 1, spec.data(), spec.size());
+    }
+  }
+
+  void BeginInstance(size_t size) { at_ = wire::WritePrefix(at_, 3, size); }
+
+  void Item(std::string_view name, const TensorView& view) {
+    const ItemSizes size = SizeOfItem(name, view);
+    at_ = wire::WritePrefix(at_, 1, size.entry);
+    at_ = WriteItemHead(at_, name, view, size);
+    if (view.bytes >= kSliceBytes) {
+      out_->slices.push_back({static_cast<size_t>(at_ - begin_), view.data, view.bytes});
+    } else {
+      at_ = wire::WriteRaw(at_, view.data, view.bytes);
+    }
+  }
+
+  void Error(int code, std::string_view message, size_t size) {
+    at_ = wire::WritePrefix(at_, 4, size);
+    if (size > 0) {
+      at_ = wire::WriteNumber(at_, 1, static_cast<uint64_t>(code));
+      at_ = wire::WriteBytes(at_, 2, message.data(), message.size());
+    }
+  }
+
+  void Finish() { out_->encoded.Commit(static_cast<size_t>(at_ - begin_)); }
+
+ private:
+  OutgoingBody* out_;
+  uint8_t* begin_;
+  uint8_t* at_;
+};
+
+size_t SizeOfInstance(const MethodSignature& signature, const InstanceResult& result) {
+  size_t size = 0;
+  for (size_t i = 0; i < result.outputs.size(); ++i) {
+    size += wire::FieldSize(SizeOfItem(signature.outputs[i], result.outputs[i]).entry);
+  }
+  return size;
+}
+
+// Of an ErrorMsg; success is the empty one.
+size_t SizeOfError(int code, size_t message_size) {
+  return 1 + wire::VarintSize(static_cast<uint64_t>(code)) + wire::FieldSize(message_size);
+}
+
+}  // namespace
+
+void EncodeError(std::span<const uint8_t> spec, ErrorKind kind, std::string_view message, OutgoingBody* out) {
+  std::string shortened;
+  if (message.size() > kMaxMessage) {
+    shortened = Shorten(message);
+    message = shortened;
+  }
+  const int code = TraitsOf(kind).wire_code;
+  const size_t size = SizeOfError(code, message.size());
+  ReplyWriter writer(out, (spec.empty() ? 0 : wire::FieldSize(spec.size())) + wire::FieldSize(size));
+  writer.Spec(spec);
+  writer.Error(code, message, size);
+  writer.Finish();
+}
+
+void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature,
+                 std::span<const InstanceResult> results, OutgoingBody* out) {
+  const ReplySummary summary = Summarise(results);
+  if (summary.whole_failed) {
+    EncodeError(spec, summary.kind, summary.message, out);
+    return;
+  }
+  size_t total = spec.empty() ? 0 : wire::FieldSize(spec.size());
+  for (const InstanceResult& result : results) {
+    assert(result.outputs.size() == (result.error == ErrorKind::kOk ? signature.outputs.size() : 0));
+    total += wire::FieldSize(SizeOfInstance(signature, result));
+    for (const TensorView& view : result.outputs) {
+      total -= view.bytes >= kSliceBytes ? view.bytes : 0;
+    }
+    if (summary.any_failed) {
+      const size_t message = result.message.size() > kMaxMessage ? kMaxMessage + 3 : result.message.size();
+      total += result.error == ErrorKind::kOk
+                   ? wire::FieldSize(0)
+                   : wire::FieldSize(SizeOfError(TraitsOf(result.error).wire_code, message));
+    }
+  }
+  ReplyWriter writer(out, total);
+  writer.Spec(spec);
+  for (const InstanceResult& result : results) {
+    writer.BeginInstance(SizeOfInstance(signature, result));
+    for (size_t i = 0; i < result.outputs.size(); ++i) {
+      writer.Item(signature.outputs[i], result.outputs[i]);
+    }
+  }
+  if (summary.any_failed) {
+    for (const InstanceResult& result : results) {
+      if (result.error == ErrorKind::kOk) {
+        writer.Error(0, {}, 0);
+        continue;
+      }
+      const int code = TraitsOf(result.error).wire_code;
+      const std::string message = Shorten(result.message);
+      writer.Error(code, message, SizeOfError(code, message.size()));
+    }
+  }
+  writer.Finish();
+}
+
+}  // namespace msserving
