@@ -45,6 +45,11 @@ class Flushable {
 
  protected:
   ~Flushable() = default;
+  bool scheduled() const { return scheduled_; }
+
+ private:
+  friend class EventLoop;
+  bool scheduled_ = false;
 };
 
 using TimerId = uint64_t;  // 0 is none
@@ -74,8 +79,8 @@ class EventLoop {
   void AddHook(LoopHook* hook);
   void RemoveHook(LoopHook* hook);
 
-  // Calls flushable->Flush() once before the loop blocks again; asking twice is asking once (the caller keeps a flag
-  // if that matters for speed). Unschedule before destroying a scheduled object.
+  // Calls flushable->Flush() once before the loop blocks again; asking twice is asking once. Unschedule before
+  // destroying a scheduled object. Scheduled again from inside Flush(): called again before the loop blocks.
   void ScheduleFlush(Flushable* flushable);
   void UnscheduleFlush(Flushable* flushable);
 

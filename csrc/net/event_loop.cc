@@ -1,0 +1,259 @@
+#include "net/event_loop.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "net/timer_heap.h"
+
+namespace msserving {
+namespace {
+
+constexpr size_t kScratchBytes = 128 << 10;
+constexpr int kEventsPerWait = 256;
+
+[[noreturn]] void ThrowErrno(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
+
+}  // namespace
+
+struct EventLoop::State {
+  UniqueFd epoll;
+  UniqueFd wakeup;  // an eventfd; epoll knows it by a null handler
+  epoll_event events[kEventsPerWait];
+  int event_count = 0;
+  int event_next = 0;
+
+  TimerHeap timers;
+  std::vector<LoopHook*> hooks;
+  std::vector<Flushable*> flushables;
+
+  std::mutex mutex;  // guards posted; nothing is called under it
+  std::vector<std::function<void()>> posted;
+  std::atomic<bool> has_posted{false};
+  std::atomic<bool> sleeping{false};
+  std::atomic<bool> stop{false};
+  std::vector<std::function<void()>> running;
+
+  void Wait(int64_t timeout_ns);
+  void RunPosted();
+  void RunTimers(int64_t now_ns);
+  void RunHooks();
+  void RunFlushes();
+  bool ArmHooks();
+  void WakeUp();
+};
+
+// Blocks for up to timeout_ns; for ever if negative.
+void EventLoop::State::Wait(int64_t timeout_ns) {
+  event_next = 0;
+  const timespec timeout{timeout_ns / kNanosPerSecond, timeout_ns % kNanosPerSecond};
+  event_count = epoll_pwait2(epoll.get(), events, kEventsPerWait, timeout_ns < 0 ? nullptr : &timeout, nullptr);
+  if (event_count < 0 && errno == ENOSYS) {  // kernels before 5.11: milliseconds, rounded up so as not to be early
+    const int64_t timeout_ms = std::min<int64_t>((timeout_ns + kNanosPerMilli - 1) / kNanosPerMilli, 1 << 30);
+    event_count = epoll_wait(epoll.get(), events, kEventsPerWait, timeout_ns < 0 ? -1 : static_cast<int>(timeout_ms));
+  }
+  if (event_count < 0) {
+    if (errno != EINTR) {
+      ThrowErrno("epoll_wait");
+    }
+    event_count = 0;
+  }
+}
+
+void EventLoop::State::WakeUp() {
+  const uint64_t one = 1;
+  // It can only fail when the counter is full, and then the loop wakes up anyway.
+  [[maybe_unused]] const ssize_t written = write(wakeup.get(), &one, sizeof(one));
+}
+
+void EventLoop::State::RunPosted() {
+  if (!has_posted.load(std::memory_order_acquire)) {
+    return;
+  }
+  {
+    std::lock_guard lock(mutex);
+    running.swap(posted);
+    has_posted.store(false, std::memory_order_relaxed);
+  }
+  for (auto& function : running) {
+    function();
+    function = nullptr;
+  }
+  running.clear();
+}
+
+void EventLoop::State::RunTimers(int64_t now_ns) {
+  // Timers added by these ones wait for the next wake-up, even if they are due: no timer can hold the loop.
+  timers.BeginRound();
+  while (auto function = timers.PopDue(now_ns)) {
+    function();
+  }
+}
+
+void EventLoop::State::RunHooks() {
+  for (size_t i = 0; i < hooks.size(); ++i) {
+    if (hooks[i] != nullptr) {
+      hooks[i]->OnWake();
+    }
+  }
+  std::erase(hooks, nullptr);
+}
+
+void EventLoop::State::RunFlushes() {
+  for (size_t i = 0; i < flushables.size(); ++i) {  // may grow meanwhile
+    if (Flushable* flushable = flushables[i]) {
+      flushables[i] = nullptr;
+      flushable->scheduled_ = false;
+      flushable->Flush();
+    }
+  }
+  flushables.clear();
+}
+
+// True if nothing keeps the loop from blocking.
+bool EventLoop::State::ArmHooks() {
+  bool may_sleep = true;
+  for (size_t i = 0; i < hooks.size(); ++i) {
+    if (hooks[i] != nullptr && !hooks[i]->OnSleep()) {
+      may_sleep = false;
+    }
+  }
+  return may_sleep;
+}
+
+EventLoop::EventLoop(const Clock& clock)
+    : clock_(clock), now_ns_(clock.NowNs()), scratch_(kScratchBytes), state_(std::make_unique<State>()) {
+  state_->epoll.Reset(epoll_create1(EPOLL_CLOEXEC));
+  if (!state_->epoll) {
+    ThrowErrno("epoll_create1");
+  }
+  state_->wakeup.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!state_->wakeup) {
+    ThrowErrno("eventfd");
+  }
+  Add(state_->wakeup.get(), EPOLLIN, nullptr);
+}
+
+EventLoop::~EventLoop() = default;
+
+void EventLoop::Add(int fd, uint32_t events, IoHandler* handler) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = handler;
+  if (epoll_ctl(state_->epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    ThrowErrno("epoll_ctl(add)");
+  }
+}
+
+void EventLoop::Modify(int fd, uint32_t events, IoHandler* handler) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = handler;
+  if (epoll_ctl(state_->epoll.get(), EPOLL_CTL_MOD, fd, &event) != 0) {
+    ThrowErrno("epoll_ctl(modify)");
+  }
+}
+
+void EventLoop::Remove(int fd, IoHandler* handler) {
+  epoll_ctl(state_->epoll.get(), EPOLL_CTL_DEL, fd, nullptr);
+  for (int i = state_->event_next; i < state_->event_count; ++i) {
+    if (state_->events[i].data.ptr == handler) {
+      state_->events[i].events = 0;
+    }
+  }
+}
+
+void EventLoop::Run() {
+  State& state = *state_;
+  for (;;) {
+    int64_t timeout_ns = -1;
+    if (const int64_t next_ns = state.timers.next_ns(); next_ns != kNoDeadline) {
+      timeout_ns = std::max<int64_t>(0, next_ns - clock_.NowNs());
+    }
+    // A poster sees `sleeping` and rings, or is seen here: both sides write first and read second.
+    state.sleeping.store(true, std::memory_order_seq_cst);
+    const bool may_sleep = state.ArmHooks();
+    if (!may_sleep || state.has_posted.load(std::memory_order_seq_cst) || state.stop.load(std::memory_order_seq_cst)) {
+      timeout_ns = 0;
+    }
+    state.Wait(timeout_ns);
+    state.sleeping.store(false, std::memory_order_relaxed);
+    now_ns_ = clock_.NowNs();
+    for (size_t i = 0; i < state.hooks.size(); ++i) {
+      if (state.hooks[i] != nullptr) {
+        state.hooks[i]->OnAwake();
+      }
+    }
+
+    while (state.event_next < state.event_count) {
+      const epoll_event event = state.events[state.event_next++];
+      if (event.events == 0) {
+        continue;
+      }
+      if (event.data.ptr == nullptr) {
+        uint64_t count;
+        [[maybe_unused]] const ssize_t got = read(state.wakeup.get(), &count, sizeof(count));
+        continue;
+      }
+      static_cast<IoHandler*>(event.data.ptr)->OnIo(event.events);
+    }
+    state.RunPosted();
+    state.RunTimers(now_ns_);
+    state.RunHooks();
+    state.RunFlushes();
+    if (state.stop.load(std::memory_order_acquire) && !state.has_posted.load(std::memory_order_acquire)) {
+      state.stop.store(false, std::memory_order_relaxed);  // so that the loop can run again
+      return;
+    }
+  }
+}
+
+void EventLoop::Stop() {
+  state_->stop.store(true, std::memory_order_seq_cst);
+  state_->WakeUp();
+}
+
+void EventLoop::Post(std::function<void()> function) {
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->posted.push_back(std::move(function));
+    state_->has_posted.store(true, std::memory_order_seq_cst);
+  }
+  // One ring is enough for all who post while the loop sleeps.
+  if (state_->sleeping.load(std::memory_order_seq_cst) && state_->sleeping.exchange(false)) {
+    state_->WakeUp();
+  }
+}
+
+TimerId EventLoop::AddTimer(int64_t at_ns, std::function<void()> function) {
+  // Not earlier than now: a timer added by a timer must come behind those that are due already.
+  return state_->timers.Add(std::max(at_ns, now_ns_), std::move(function));
+}
+
+void EventLoop::CancelTimer(TimerId id) { state_->timers.Cancel(id); }
+
+void EventLoop::AddHook(LoopHook* hook) { state_->hooks.push_back(hook); }
+
+void EventLoop::RemoveHook(LoopHook* hook) {
+  std::replace(state_->hooks.begin(), state_->hooks.end(), hook, static_cast<LoopHook*>(nullptr));
+}
+
+void EventLoop::ScheduleFlush(Flushable* flushable) {
+  if (!flushable->scheduled_) {
+    flushable->scheduled_ = true;
+    state_->flushables.push_back(flushable);
+  }
+}
+
+void EventLoop::UnscheduleFlush(Flushable* flushable) {
+  if (flushable->scheduled_) {
+    flushable->scheduled_ = false;
+    std::replace(state_->flushables.begin(), state_->flushables.end(), flushable, static_cast<Flushable*>(nullptr));
+  }
+}
+
+}  // namespace msserving
