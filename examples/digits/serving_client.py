@@ -1,4 +1,5 @@
-"""Sends held-out images to the digits servable over gRPC (sync and async) and REST, and checks the share it got right."""
+"""Sends held-out images over gRPC (sync and async) and REST, and checks what share came back right."""
+
 import base64
 import json
 import os

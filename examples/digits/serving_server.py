@@ -1,4 +1,5 @@
 """Serves the digits servable over gRPC and REST until Ctrl+C. Run train.py first."""
+
 import os
 
 from mindspore_serving import server

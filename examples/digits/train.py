@@ -1,8 +1,9 @@
 """Trains a small LeNet on scikit-learn's digits and writes digits/1/digits.mindir, exported for batches of 32."""
+
 import os
 
-import numpy as np
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 from digits_data import load_split

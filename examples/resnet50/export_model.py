@@ -2,10 +2,11 @@
 
 The weights are random: this example is about throughput, and its labels mean nothing.
 """
+
 import os
 
-import numpy as np
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 BATCH = 8

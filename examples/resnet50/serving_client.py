@@ -2,6 +2,7 @@
 
 usage: serving_client.py [images, default 64] [in flight, default 16]
 """
+
 import collections
 import io
 import os
@@ -9,8 +10,8 @@ import sys
 import time
 
 import numpy as np
-from PIL import Image
 from mindspore_serving.client import Client
+from PIL import Image
 
 GRPC_ADDRESS = os.environ.get("SERVING_GRPC_ADDRESS", "127.0.0.1:5500")
 
@@ -41,10 +42,9 @@ def main(count=64, in_flight=16):
         if len(pending) == in_flight or number >= count:
             if not pending:
                 break
-            sent, call = pending.popleft()
-            check(call.result())
+            check(pending.popleft().result())
         if number < count:
-            pending.append((number, client.infer_async({"image": jpegs[number % len(jpegs)]})))
+            pending.append(client.infer_async({"image": jpegs[number % len(jpegs)]}))
     seconds = time.perf_counter() - start
     print(f"first image: classes {first[0]} (the weights are random)")
     print(f"{count} images, {in_flight} in flight: {count / seconds:.1f} images/s")

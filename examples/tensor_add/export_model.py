@@ -1,8 +1,9 @@
 """Writes add/1/tensor_add.mindir: y = x1 + x2 over two 2x2 float32 matrices."""
+
 import os
 
-import numpy as np
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 

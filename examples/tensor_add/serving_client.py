@@ -1,4 +1,5 @@
 """Calls both methods of the add servable over gRPC, then one over REST, and checks every answer."""
+
 import json
 import os
 import urllib.request

@@ -1,4 +1,5 @@
 """Serves the add servable over gRPC and REST until Ctrl+C. Run export_model.py first."""
+
 import os
 
 from mindspore_serving import server

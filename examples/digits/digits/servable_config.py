@@ -1,8 +1,10 @@
 """PNG bytes in, the digit out: a PIL preprocess, the LeNet in batches of 32, an arg-max postprocess."""
+
 import io
 
 import numpy as np
 from PIL import Image
+
 from mindspore_serving.server import register
 
 register.declare_servable(servable_file="digits.mindir", model_format="MindIR", with_batch_dim=True)

@@ -1,8 +1,10 @@
 """Image bytes in, the five likeliest classes out. The weights are random (see export_model.py)."""
+
 import io
 
 import numpy as np
 from PIL import Image
+
 from mindspore_serving.server import register
 
 register.declare_servable(servable_file="resnet50.mindir", model_format="MindIR", with_batch_dim=True)

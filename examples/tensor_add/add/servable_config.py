@@ -1,5 +1,7 @@
 """Two methods on one model: add_common takes float32 as it is, add_cast takes any number type."""
+
 import numpy as np
+
 from mindspore_serving.server import register
 
 register.declare_servable(servable_file="tensor_add.mindir", model_format="MindIR", with_batch_dim=False)
