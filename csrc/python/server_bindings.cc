@@ -1,0 +1,116 @@
+// _core.Server: a thin face of server/server.h.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "server/server.h"
+#include "server/signals.h"
+
+namespace py = pybind11;
+
+namespace msserving {
+namespace {
+
+void ThrowIfFailed(const Status& status) {
+  if (!status.ok()) {
+    throw std::runtime_error(status.message());
+  }
+}
+
+int64_t Nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
+
+ListenOptions MakeListenOptions(int max_msg_mb_size, const std::optional<std::string>& certificate,
+                                const std::optional<std::string>& private_key,
+                                const std::optional<std::string>& custom_ca, bool verify_client) {
+  ListenOptions options;
+  options.max_msg_mb_size = max_msg_mb_size;
+  options.tls = certificate.has_value() || private_key.has_value();
+  options.tls_options.certificate_file = certificate.value_or("");
+  options.tls_options.private_key_file = private_key.value_or("");
+  options.tls_options.custom_ca_file = custom_ca.value_or("");
+  options.tls_options.verify_client = verify_client;
+  return options;
+}
+
+class PyServer {
+ public:
+  explicit PyServer(int io_threads) {
+    ServerOptions options;
+    options.front_end.io_threads = io_threads;
+    server_ = std::make_unique<Server>(options);
+    ThrowIfFailed(server_->Start());
+  }
+
+  void AddServable(const std::string& name, uint64_t version,
+                   const std::vector<std::tuple<std::string, std::string, std::string>>& workers,
+                   const std::vector<std::string>& command,
+                   const std::vector<std::pair<std::string, std::string>>& environment) {
+    ServableSpec spec;
+    spec.name = name;
+    spec.version = version;
+    spec.command = command;
+    spec.environment = environment;
+    for (const auto& [label, config, log_file] : workers) {
+      spec.workers.push_back({label, config, log_file});
+    }
+    server_->AddServable(std::move(spec));
+  }
+
+  // None: all ready. "": not yet. Otherwise the failure.
+  std::optional<std::string> WaitReady(double timeout_s) {
+    std::string error;
+    switch (server_->WaitReady(Nanoseconds(timeout_s), &error)) {
+      case Supervisor::Progress::kReady: return std::nullopt;
+      case Supervisor::Progress::kStarting: return "";
+      case Supervisor::Progress::kFailed: return error.empty() ? "the worker failed without saying why" : error;
+    }
+    return error;
+  }
+
+  template <Status (Server::*kStart)(const std::string&, const ListenOptions&)>
+  void Listen(const std::string& address, int max_msg_mb_size, const std::optional<std::string>& certificate,
+              const std::optional<std::string>& private_key, const std::optional<std::string>& custom_ca,
+              bool verify_client) {
+    ThrowIfFailed((server_.get()->*kStart)(
+        address, MakeListenOptions(max_msg_mb_size, certificate, private_key, custom_ca, verify_client)));
+  }
+
+  void Stop(double drain_seconds) { server_->Stop(Nanoseconds(drain_seconds)); }
+  void SetMaxEnqueuedRequests(uint64_t limit) { server_->SetMaxPendingRequests(limit); }
+  std::string Stats() { return server_->Stats(); }
+
+ private:
+  std::unique_ptr<Server> server_;
+};
+
+}  // namespace
+
+void BindServer(py::module_& m) {
+  using Release = py::call_guard<py::gil_scoped_release>;
+  py::class_<PyServer>(m, "Server")
+      .def(py::init<int>(), py::arg("io_threads") = 1)
+      .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
+           py::arg("command"), py::arg("environment"))
+      .def("wait_ready", &PyServer::WaitReady, py::arg("timeout_s"), Release())
+      .def("start_grpc", &PyServer::Listen<&Server::StartGrpc>, py::arg("address"), py::arg("max_msg_mb_size"),
+           py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"), Release())
+      .def("start_restful", &PyServer::Listen<&Server::StartRest>, py::arg("address"), py::arg("max_msg_mb_size"),
+           py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"), Release())
+      .def("stop", &PyServer::Stop, py::arg("drain_seconds"), Release())
+      .def("set_max_enqueued_requests", &PyServer::SetMaxEnqueuedRequests, py::arg("n"))
+      .def("stats", &PyServer::Stats, Release());
+
+  m.def("install_stop_signals", &InstallStopSignals);
+  m.def("restore_stop_signals", &RestoreStopSignals);
+  m.def("stop_signals", [] {
+    const StopSignals seen = SeenStopSignals();
+    return std::make_pair(seen.count, seen.last);
+  });
+}
+
+}  // namespace msserving

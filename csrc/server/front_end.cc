@@ -1,0 +1,249 @@
+#include "server/front_end.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <future>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "net/listen.h"
+#include "protocol/grpc_predict_service.h"
+#include "protocol/rest_service.h"
+
+namespace msserving {
+
+struct FrontEnd::LoopThread final : HealthSource {
+  explicit LoopThread(std::atomic<bool>* is_ready) : ready_flag(is_ready) {}
+
+  bool live() override { return true; }
+  bool ready() override { return ready_flag->load(std::memory_order_relaxed); }
+
+  std::atomic<bool>* ready_flag;
+  UniqueFd doorbell;  // the end that workers are given
+  UniqueFd listener;  // on its way from the starting thread to the loop
+  // Destroyed from the bottom up, on the loop's thread: servers before their services, those before the dispatcher.
+  EventLoop loop;
+  std::unique_ptr<LoopDispatcher> dispatcher;
+  std::unique_ptr<GrpcPredictService> grpc_service;
+  std::unique_ptr<RestService> rest_service;
+  std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<HttpServer> rest;
+  std::thread thread;
+};
+
+namespace {
+
+// Signals are for the user's main thread.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+FrontEnd::FrontEnd(FrontEndOptions options) : options_(options) {}
+
+FrontEnd::~FrontEnd() { Stop(); }
+
+Status FrontEnd::Start() {
+  const BlockedSignals blocked;
+  for (int i = 0; i < std::max(1, options_.io_threads); ++i) {
+    auto loop = std::make_unique<LoopThread>(&ready_);
+    loop->doorbell.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    UniqueFd own(loop->doorbell ? dup(loop->doorbell.get()) : -1);
+    if (!own) {
+      return Status(ErrorKind::kInternal, std::string("cannot make an event descriptor: ") + std::strerror(errno));
+    }
+    loop->dispatcher = std::make_unique<LoopDispatcher>(&loop->loop, std::move(own), limits_);
+    loop->grpc_service = std::make_unique<GrpcPredictService>(loop->dispatcher.get(), loop.get());
+    loop->rest_service = std::make_unique<RestService>(loop->dispatcher.get(), loop.get());
+    loops_.push_back(std::move(loop));
+    LoopThread* started = loops_.back().get();
+    started->thread = std::thread([started, i] {
+      pthread_setname_np(pthread_self(), ("serving-io-" + std::to_string(i)).c_str());
+      started->loop.Run();
+    });
+  }
+  return Status::Ok();
+}
+
+void FrontEnd::OnAllLoops(const std::function<void(LoopThread*)>& function) {
+  std::vector<std::future<void>> done;
+  for (const auto& loop : loops_) {
+    auto promise = std::make_shared<std::promise<void>>();
+    done.push_back(promise->get_future());
+    LoopThread* target = loop.get();
+    target->loop.Post([&function, target, promise] {
+      function(target);
+      promise->set_value();
+    });
+  }
+  for (auto& d : done) {
+    d.wait();
+  }
+}
+
+Status FrontEnd::ShareListener(const std::string& address, bool allow_unix,
+                               const std::function<void(LoopThread*, UniqueFd)>& take) {
+  Address parsed;
+  std::vector<UniqueFd> sockets;
+  if (Status status = ParseAddress(address, allow_unix, &parsed); !status.ok()) {
+    return status;
+  }
+  if (Status status = Listen(parsed, static_cast<int>(loops_.size()), &sockets); !status.ok()) {
+    return status;
+  }
+  for (size_t i = 0; i < loops_.size(); ++i) {
+    loops_[i]->listener = std::move(sockets[i]);
+  }
+  OnAllLoops([&take](LoopThread* loop) { take(loop, std::move(loop->listener)); });
+  return Status::Ok();
+}
+
+Status FrontEnd::StartGrpc(const std::string& address, const GrpcServerOptions& options,
+                           std::shared_ptr<TlsContext> tls) {
+  const Status status = ShareListener(address, true, [&](LoopThread* loop, UniqueFd socket) {
+    loop->grpc = std::make_unique<GrpcServer>(&loop->loop, std::move(socket), options, loop->grpc_service.get(), tls);
+  });
+  has_grpc_ = has_grpc_ || status.ok();
+  return status;
+}
+
+Status FrontEnd::StartRest(const std::string& address, const HttpServerOptions& options,
+                           std::shared_ptr<TlsContext> tls) {
+  const Status status = ShareListener(address, false, [&](LoopThread* loop, UniqueFd socket) {
+    loop->rest = std::make_unique<HttpServer>(&loop->loop, std::move(socket), options, loop->rest_service.get(), tls);
+  });
+  has_rest_ = has_rest_ || status.ok();
+  return status;
+}
+
+Status FrontEnd::MakeAttachment(std::vector<std::shared_ptr<SharedMemory>>* request_slabs,
+                                WorkerAttachment* attachment) {
+  attachment->worker_doorbell.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!attachment->worker_doorbell) {
+    return Status(ErrorKind::kInternal, std::string("cannot make an event descriptor: ") + std::strerror(errno));
+  }
+  if (request_slabs->empty()) {
+    std::vector<std::shared_ptr<SharedMemory>> slabs;
+    for (size_t i = 0; i < loops_.size(); ++i) {
+      slabs.push_back(std::make_shared<SharedMemory>());
+      Status status = SharedMemory::Create("serving requests", options_.request_slab_bytes, slabs.back().get());
+      if (!status.ok()) {
+        return status;
+      }
+    }
+    *request_slabs = std::move(slabs);
+  }
+  attachment->request_slabs = *request_slabs;
+  for (size_t i = 0; i < loops_.size(); ++i) {
+    WorkerChannel channel;
+    Status status = SharedMemory::Create("serving rings", ChannelLayout::kBytes, &channel.control);
+    if (status.ok()) {
+      status = SharedMemory::Create("serving replies", options_.reply_slab_bytes, &channel.replies);
+    }
+    if (!status.ok()) {
+      return status;
+    }
+    attachment->channels.push_back(std::move(channel));
+  }
+  return Status::Ok();
+}
+
+std::vector<int> FrontEnd::DescriptorsOf(const WorkerAttachment& attachment) const {
+  std::vector<int> fds{attachment.worker_doorbell.get()};
+  for (size_t i = 0; i < loops_.size(); ++i) {
+    fds.push_back(attachment.channels[i].control.fd());
+    fds.push_back(attachment.channels[i].replies.fd());
+    fds.push_back(attachment.request_slabs[i]->fd());
+    fds.push_back(loops_[i]->doorbell.get());
+  }
+  return fds;
+}
+
+void FrontEnd::AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment) {
+  for (size_t i = 0; i < loops_.size(); ++i) {
+    UniqueFd doorbell(fcntl(attachment.worker_doorbell.get(), F_DUPFD_CLOEXEC, 0));
+    auto link = std::make_shared<WorkerLink>(worker, std::move(attachment.channels[i]), std::move(doorbell));
+    loops_[i]->loop.Post([loop = loops_[i].get(), signature, slab = attachment.request_slabs[i], link] {
+      loop->dispatcher->AddWorker(signature, slab, link);
+    });
+  }
+}
+
+void FrontEnd::RemoveWorker(uint64_t worker, const std::string& reason) {
+  for (const auto& loop : loops_) {
+    loop->loop.Post([target = loop.get(), worker, reason] { target->dispatcher->RemoveWorker(worker, reason); });
+  }
+}
+
+void FrontEnd::Drain() {
+  OnAllLoops([](LoopThread* loop) {
+    if (loop->grpc) {
+      loop->grpc->Drain();
+    }
+    if (loop->rest) {
+      loop->rest->Drain();
+    }
+  });
+}
+
+size_t FrontEnd::Calls() {
+  std::atomic<size_t> calls{0};
+  OnAllLoops([&calls](LoopThread* loop) {
+    calls += (loop->grpc ? loop->grpc->calls() : 0) + (loop->rest ? loop->rest->calls() : 0);
+  });
+  return calls;
+}
+
+void FrontEnd::Stop() {
+  OnAllLoops([](LoopThread* loop) {
+    loop->rest.reset();
+    loop->grpc.reset();
+    loop->rest_service.reset();
+    loop->grpc_service.reset();
+    loop->dispatcher.reset();
+  });
+  for (const auto& loop : loops_) {
+    loop->loop.Stop();
+  }
+  for (const auto& loop : loops_) {
+    loop->thread.join();
+  }
+  loops_.clear();
+  has_grpc_ = false;
+  has_rest_ = false;
+}
+
+FrontEnd::Stats FrontEnd::CollectStats() const {
+  Stats sum;
+  for (const auto& loop : loops_) {
+    const DispatchStats& stats = loop->dispatcher->stats();
+    sum.accepted += stats.accepted.load(std::memory_order_relaxed);
+    sum.answered += stats.answered.load(std::memory_order_relaxed);
+    sum.cancelled += stats.cancelled.load(std::memory_order_relaxed);
+    sum.refused += stats.refused.load(std::memory_order_relaxed);
+    sum.redispatched += stats.redispatched.load(std::memory_order_relaxed);
+    sum.lost_worker += stats.lost_worker.load(std::memory_order_relaxed);
+  }
+  sum.pending = limits_->pending_requests.load(std::memory_order_relaxed);
+  return sum;
+}
+
+}  // namespace msserving

@@ -1,0 +1,85 @@
+// The event loops of a server, each a thread with its router and its share of every listening socket.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "net/grpc_server.h"
+#include "net/http_server.h"
+#include "server/loop_dispatcher.h"
+#include "servable/health.h"
+
+namespace msserving {
+
+struct FrontEndOptions {
+  int io_threads = 1;
+  // Hard caps, per event loop. Memory is only taken as it is used.
+  size_t request_slab_bytes = size_t{2} << 30;  // of one servable version
+  size_t reply_slab_bytes = size_t{2} << 30;    // of one worker
+};
+
+// Shared memory between one worker and all loops, made before the worker starts.
+struct WorkerAttachment {
+  UniqueFd worker_doorbell;
+  std::vector<WorkerChannel> channels;                         // one per loop
+  std::vector<std::shared_ptr<SharedMemory>> request_slabs;    // one per loop, shared by a version's workers
+};
+
+// Methods may be called by any thread but a loop's, one at a time; they wait for the loops where they must.
+class FrontEnd {
+ public:
+  explicit FrontEnd(FrontEndOptions options);
+  ~FrontEnd();  // as Stop()
+  FrontEnd(const FrontEnd&) = delete;
+
+  // Starts the threads.
+  Status Start();
+
+  // `options.max_connections` and the like are per loop. Each may be started once. Errors are for the user.
+  Status StartGrpc(const std::string& address, const GrpcServerOptions& options, std::shared_ptr<TlsContext> tls);
+  Status StartRest(const std::string& address, const HttpServerOptions& options, std::shared_ptr<TlsContext> tls);
+  bool has_grpc() const { return has_grpc_; }
+  bool has_rest() const { return has_rest_; }
+
+  // Memory for one more worker of a version; `request_slabs` is filled if empty and shared otherwise.
+  Status MakeAttachment(std::vector<std::shared_ptr<SharedMemory>>* request_slabs, WorkerAttachment* attachment);
+  // The descriptors that the worker is sent, in the order of control_socket.h. They belong to the attachment.
+  std::vector<int> DescriptorsOf(const WorkerAttachment& attachment) const;
+
+  // Return before the loops have acted.
+  void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment);
+  void RemoveWorker(uint64_t worker, const std::string& reason);
+
+  // What health checks answer.
+  void SetReady(bool ready) { ready_.store(ready, std::memory_order_relaxed); }
+  DispatchLimits& limits() { return *limits_; }
+
+  // No new connections; running calls go on. Then Calls() falls to 0.
+  void Drain();
+  size_t Calls();
+  void Stop();  // idempotent; ends every connection
+
+  struct Stats {
+    uint64_t accepted = 0, answered = 0, cancelled = 0, refused = 0, redispatched = 0, lost_worker = 0, pending = 0;
+  };
+  Stats CollectStats() const;
+
+ private:
+  struct LoopThread;
+
+  Status ShareListener(const std::string& address, bool allow_unix,
+                       const std::function<void(LoopThread*, UniqueFd)>& take);
+  void OnAllLoops(const std::function<void(LoopThread*)>& function);  // and waits
+
+  FrontEndOptions options_;
+  std::shared_ptr<DispatchLimits> limits_ = std::make_shared<DispatchLimits>();
+  std::atomic<bool> ready_{false};
+  std::vector<std::unique_ptr<LoopThread>> loops_;
+  bool has_grpc_ = false;
+  bool has_rest_ = false;
+};
+
+}  // namespace msserving

@@ -1,0 +1,406 @@
+#include "server/loop_dispatcher.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace msserving {
+
+// One servable version as this loop sees it.
+struct LoopDispatcher::Route {
+  Route(ServableSignature s, std::shared_ptr<SharedMemory> m)
+      : signature(std::move(s)), memory(std::move(m)), slab(memory->size()) {}
+  ServableSignature signature;
+  std::shared_ptr<SharedMemory> memory;
+  SlabAllocator slab;
+  std::vector<WorkerLink*> workers;
+};
+
+// A request between Submit() and its reply. Its name to the workers is generation << 32 | slot.
+struct LoopDispatcher::Pending {
+  uint32_t slot = 0;
+  uint32_t generation = 1;
+  bool in_use = false;
+  bool retried = false;
+  Route* route = nullptr;
+  WorkerLink* link = nullptr;
+  ReplySink* sink = nullptr;  // null: cancelled, waits only for its block to come back
+  uint32_t method = 0;
+  uint32_t instances = 0;
+  uint32_t answered = 0;
+  uint64_t block = 0;
+  uint64_t block_bytes = 0;
+  struct Part {
+    const ReplyRecord* record;
+    uint64_t offset;
+  };
+  std::vector<Part> parts;
+
+  uint64_t name() const { return uint64_t{generation} << 32 | slot; }
+};
+
+// The reply blocks behind one delivered reply.
+class LoopDispatcher::Blocks final : public ReplyMemory {
+ public:
+  explicit Blocks(LoopDispatcher* owner) : owner_(owner) {}
+  void Release() override {
+    for (const uint64_t offset : offsets) {
+      link->Release(offset);
+    }
+    offsets.clear();
+    message.clear();
+    link.reset();
+    owner_->idle_blocks_.emplace_back(this);
+  }
+  std::shared_ptr<WorkerLink> link;
+  std::vector<uint64_t> offsets;
+  std::string message;  // of a failure that did not come from a worker
+
+ private:
+  LoopDispatcher* owner_;
+};
+
+LoopDispatcher::LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits)
+    : loop_(loop), doorbell_(std::move(doorbell)), limits_(std::move(limits)) {
+  // Edge-triggered: each ring is an event of its own, so the counter need not be read.
+  loop_->Add(doorbell_.get(), EPOLLIN | EPOLLET, this);
+  loop_->AddHook(this);
+}
+
+LoopDispatcher::~LoopDispatcher() {
+  loop_->RemoveHook(this);
+  loop_->Remove(doorbell_.get(), this);
+  limits_->pending_requests.fetch_sub(pending_count_, std::memory_order_relaxed);
+}
+
+Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::string_view method,
+                            MethodTarget* target) {
+  Route* found = nullptr;
+  for (const auto& route : routes_) {
+    if (route->signature.name != servable || route->workers.empty()) {
+      continue;
+    }
+    if (version == 0 ? (found == nullptr || route->signature.version > found->signature.version)
+                     : route->signature.version == version) {
+      found = route.get();
+    }
+  }
+  if (found == nullptr) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kServableUnavailable, "servable is not available: no worker is ready for servable '" +
+                                                       std::string(servable) + "'" +
+                                                       (version == 0 ? "" : " version " + std::to_string(version)));
+  }
+  const auto& methods = found->signature.methods;
+  for (uint32_t i = 0; i < methods.size(); ++i) {
+    if (methods[i].name == method) {
+      *target = {&methods[i], found, i};
+      return Status::Ok();
+    }
+  }
+  return Status(ErrorKind::kMethodUnavailable, "method is not available: servable '" + std::string(servable) +
+                                                   "' has no method '" + std::string(method) + "'");
+}
+
+Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns,
+                              ReplySink* sink, RequestTicket* ticket) {
+  auto* route = static_cast<Route*>(target.servable);
+  const uint64_t limit = limits_->max_pending_requests.load(std::memory_order_relaxed);
+  if (limits_->pending_requests.load(std::memory_order_relaxed) >= limit) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
+  }
+  WorkerLink* link = LeastBusy(route, nullptr);
+  if (link == nullptr) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kServableUnavailable, "servable is not available: all its workers are gone");
+  }
+  const uint64_t bytes = RequestBlockBytes(instances.tensors);
+  const uint64_t offset = bytes == 0 ? SlabAllocator::kNone : route->slab.Allocate(bytes);
+  if (offset == SlabAllocator::kNone) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kOverloaded, "the request's tensors do not fit into what is left of the " +
+                                              std::to_string(route->memory->size() >> 20) +
+                                              " MiB of request memory of this servable; try again later");
+  }
+  Pending* pending = NewPending();
+  pending->route = route;
+  pending->link = link;
+  pending->sink = sink;
+  pending->method = target.method;
+  pending->instances = static_cast<uint32_t>(instances.count);
+  pending->block = offset;
+  pending->block_bytes = bytes;
+  WriteRequestBlock(route->memory->base(), offset, pending->name(), deadline_ns, target.method, pending->instances,
+                    static_cast<uint32_t>(target.signature->inputs.size()), instances.tensors);
+  if (!link->Push(pending->name(), offset, bytes)) {
+    FreePending(pending);
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kOverloaded, "the queue of the worker is full; try again later");
+  }
+  link->outstanding_instances += pending->instances;
+  ++link->outstanding_requests;
+  stats_.accepted.fetch_add(1, std::memory_order_relaxed);
+  *ticket = pending->name();
+  return Status::Ok();
+}
+
+void LoopDispatcher::Cancel(RequestTicket ticket) {
+  Pending* pending = FindPending(ticket);
+  if (pending == nullptr || pending->sink == nullptr) {
+    return;
+  }
+  pending->sink = nullptr;
+  // The worker may be reading the block now: it comes back with the last segment.
+  reinterpret_cast<RequestRecord*>(pending->route->memory->base() + pending->block)
+      ->cancelled.store(1, std::memory_order_relaxed);
+  stats_.cancelled.fetch_add(1, std::memory_order_relaxed);
+}
+
+void LoopDispatcher::AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
+                               std::shared_ptr<WorkerLink> link) {
+  Route* route = nullptr;
+  for (const auto& r : routes_) {
+    if (r->signature.name == signature.name && r->signature.version == signature.version) {
+      route = r.get();
+    }
+  }
+  if (route == nullptr) {
+    routes_.push_back(std::make_unique<Route>(signature, std::move(requests)));
+    route = routes_.back().get();
+  }
+  route->workers.push_back(link.get());
+  links_.push_back(std::move(link));
+}
+
+void LoopDispatcher::RemoveWorker(uint64_t worker, const std::string& reason) {
+  const auto found =
+      std::find_if(links_.begin(), links_.end(), [worker](const auto& link) { return link->worker() == worker; });
+  if (found == links_.end()) {
+    return;
+  }
+  const std::shared_ptr<WorkerLink> link = *found;
+  Poll(link.get());  // what it finished counts
+  links_.erase(found);
+  link->alive = false;
+  for (const auto& route : routes_) {
+    std::erase(route->workers, link.get());
+  }
+  // By index: an answer may make room for the next request of its connection, which may add a slot.
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].in_use && slots_[i].link == link.get()) {
+      Retry(&slots_[i], reason);
+    }
+  }
+}
+
+void LoopDispatcher::Retry(Pending* pending, const std::string& reason) {
+  if (pending->sink == nullptr) {
+    FinishWithoutReply(pending);
+    return;
+  }
+  auto* record = reinterpret_cast<RequestRecord*>(pending->route->memory->base() + pending->block);
+  WorkerLink* other = LeastBusy(pending->route, pending->link);
+  const bool may_run_again = !pending->retried && record->touched.load(std::memory_order_relaxed) == 0;
+  if (may_run_again && other != nullptr && other->Push(pending->name(), pending->block, pending->block_bytes)) {
+    pending->parts.clear();  // the dead worker's segments go with its memory
+    pending->answered = 0;
+    pending->retried = true;
+    pending->link = other;
+    other->outstanding_instances += pending->instances;
+    ++other->outstanding_requests;
+    stats_.redispatched.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  stats_.lost_worker.fetch_add(1, std::memory_order_relaxed);
+  FailAll(pending, ErrorKind::kWorkerUnavailable, reason);
+}
+
+// The doorbell only has to end the sleep; OnWake() does the work.
+void LoopDispatcher::OnIo(uint32_t) {}
+
+void LoopDispatcher::OnWake() {
+  // By index: a sink may not add workers, but a reply's encoding may run anything else.
+  for (size_t i = 0; i < links_.size(); ++i) {
+    if (links_[i]->outstanding_requests > 0) {
+      Poll(links_[i].get());
+    }
+  }
+  for (const auto& link : links_) {
+    link->RingDoorbell();
+  }
+}
+
+bool LoopDispatcher::OnSleep() {
+  bool empty = true;
+  for (const auto& link : links_) {
+    if (link->outstanding_requests > 0) {
+      empty &= link->ArmAndCheckEmpty();
+    }
+  }
+  return empty;
+}
+
+void LoopDispatcher::OnAwake() {
+  for (const auto& link : links_) {
+    link->Disarm();
+  }
+}
+
+LoopDispatcher::Pending* LoopDispatcher::FindPending(uint64_t request) {
+  const auto slot = static_cast<uint32_t>(request);
+  if (slot >= slots_.size() || !slots_[slot].in_use || slots_[slot].name() != request) {
+    return nullptr;
+  }
+  return &slots_[slot];
+}
+
+LoopDispatcher::Pending* LoopDispatcher::NewPending() {
+  if (free_slots_.empty()) {
+    slots_.emplace_back();
+    slots_.back().slot = static_cast<uint32_t>(slots_.size() - 1);
+    free_slots_.push_back(slots_.back().slot);
+  }
+  Pending* pending = &slots_[free_slots_.back()];
+  free_slots_.pop_back();
+  pending->in_use = true;
+  pending->retried = false;
+  pending->answered = 0;
+  ++pending_count_;
+  limits_->pending_requests.fetch_add(1, std::memory_order_relaxed);
+  return pending;
+}
+
+void LoopDispatcher::FreePending(Pending* pending) {
+  pending->route->slab.Free(pending->block);
+  pending->parts.clear();
+  pending->in_use = false;
+  pending->sink = nullptr;
+  pending->link = nullptr;
+  if (++pending->generation == 0) {
+    pending->generation = 1;  // 0 << 32 | 0 would be the ticket that means none
+  }
+  free_slots_.push_back(pending->slot);
+  --pending_count_;
+  limits_->pending_requests.fetch_sub(1, std::memory_order_relaxed);
+}
+
+WorkerLink* LoopDispatcher::LeastBusy(Route* route, const WorkerLink* except) {
+  WorkerLink* best = nullptr;
+  for (WorkerLink* link : route->workers) {
+    if (link != except && (best == nullptr || link->outstanding_instances < best->outstanding_instances)) {
+      best = link;
+    }
+  }
+  return best;
+}
+
+void LoopDispatcher::Poll(WorkerLink* link) {
+  WorkerLink::Segment segment;
+  while (link->Pop(&segment)) {
+    OnSegment(link, segment);
+  }
+}
+
+void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segment) {
+  Pending* pending = FindPending(segment.request);
+  if (pending == nullptr || pending->link != link) {
+    link->Release(segment.offset);  // an answer to a request that was already given up
+    return;
+  }
+  const ReplyRecord* record = segment.record;
+  const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
+  const bool fits = record != nullptr && record->request == segment.request && record->first < pending->instances &&
+                    record->count <= pending->instances - record->first && record->outputs == outputs &&
+                    record->count <= pending->instances - pending->answered;
+  if (!fits) {
+    link->Release(segment.offset);
+    link->outstanding_instances -= pending->instances - pending->answered;
+    --link->outstanding_requests;
+    FailAll(pending, ErrorKind::kInternal, "the worker's answer is damaged");
+    return;
+  }
+  link->outstanding_instances -= record->count;
+  pending->answered += record->count;
+  pending->parts.push_back({record, segment.offset});
+  if (pending->answered < pending->instances) {
+    return;
+  }
+  --link->outstanding_requests;
+  if (pending->sink == nullptr) {
+    FinishWithoutReply(pending);
+  } else {
+    Deliver(pending);
+  }
+}
+
+void LoopDispatcher::Deliver(Pending* pending) {
+  const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
+  const uint8_t* slab = pending->link->reply_slab();
+  results_.assign(pending->instances, InstanceResult{ErrorKind::kInternal, "the worker did not answer", {}});
+  views_.resize(pending->instances * outputs);
+  for (const Pending::Part& part : pending->parts) {
+    const ReplyRecord* record = part.record;
+    for (uint32_t i = 0; i < record->count; ++i) {
+      const InstanceRecord& from = record->instances()[i];
+      const uint32_t instance = record->first + i;
+      InstanceResult& result = results_[instance];
+      result.error = static_cast<ErrorKind>(from.error);
+      result.message = {reinterpret_cast<const char*>(slab + from.message_offset), from.message_bytes};
+      if (result.error != ErrorKind::kOk) {
+        result.outputs = {};
+        continue;
+      }
+      TensorView* views = views_.data() + instance * outputs;
+      for (size_t o = 0; o < outputs; ++o) {
+        views[o] = ViewOf(slab, record->tensors()[i * outputs + o]);
+      }
+      result.outputs = {views, outputs};
+    }
+  }
+  std::unique_ptr<Blocks> blocks;
+  if (idle_blocks_.empty()) {
+    blocks = std::make_unique<Blocks>(this);
+  } else {
+    blocks = std::move(idle_blocks_.back());
+    idle_blocks_.pop_back();
+  }
+  blocks->link = pending->link->shared_from_this();
+  for (const Pending::Part& part : pending->parts) {
+    blocks->offsets.push_back(part.offset);
+  }
+  ReplySink* sink = pending->sink;
+  FreePending(pending);
+  stats_.answered.fetch_add(1, std::memory_order_relaxed);
+  sink->OnReply(Reply{results_, ReplyMemoryPtr(blocks.release())});
+}
+
+void LoopDispatcher::FailAll(Pending* pending, ErrorKind kind, const std::string& message) {
+  DropSegments(pending);
+  auto blocks = std::make_unique<Blocks>(this);
+  blocks->message = message;
+  results_.assign(pending->instances, InstanceResult{kind, blocks->message, {}});
+  ReplySink* sink = pending->sink;
+  FreePending(pending);
+  stats_.answered.fetch_add(1, std::memory_order_relaxed);
+  if (sink != nullptr) {
+    sink->OnReply(Reply{results_, ReplyMemoryPtr(blocks.release())});
+  }
+}
+
+void LoopDispatcher::DropSegments(Pending* pending) {
+  for (const Pending::Part& part : pending->parts) {
+    pending->link->Release(part.offset);
+  }
+  pending->parts.clear();
+}
+
+void LoopDispatcher::FinishWithoutReply(Pending* pending) {
+  DropSegments(pending);
+  FreePending(pending);
+}
+
+}  // namespace msserving

@@ -1,0 +1,96 @@
+// The router of one event loop: finds the method, writes the request into shared memory, gives it to the least busy
+// worker, collects the reply's segments, and hands requests of a dead worker to another one.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "net/event_loop.h"
+#include "server/worker_link.h"
+#include "servable/dispatcher.h"
+#include "tensor/slab.h"
+
+namespace msserving {
+
+// Limits that all loops of a server share. Any thread.
+struct DispatchLimits {
+  std::atomic<uint64_t> max_pending_requests{10'000};
+  std::atomic<uint64_t> pending_requests{0};
+};
+
+// Counts of one loop; read by any thread, written by the loop's.
+struct DispatchStats {
+  std::atomic<uint64_t> accepted{0};
+  std::atomic<uint64_t> answered{0};
+  std::atomic<uint64_t> cancelled{0};
+  std::atomic<uint64_t> refused{0};       // over a limit, or no worker
+  std::atomic<uint64_t> redispatched{0};  // given to another worker after a death
+  std::atomic<uint64_t> lost_worker{0};   // answered with kWorkerUnavailable
+};
+
+// All methods on the loop's thread. Hot paths take no lock, allocate nothing after warm-up and make no system call
+// but one doorbell per wake-up and sleeping worker.
+class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHandler {
+ public:
+  // `doorbell` is the eventfd that workers ring for this loop.
+  LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits);
+  ~LoopDispatcher() override;
+
+  Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) override;
+  Status Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns, ReplySink* sink,
+                RequestTicket* ticket) override;
+  void Cancel(RequestTicket ticket) override;
+
+  // A servable version exists from its first worker on. `requests` is the memory that all its workers have mapped;
+  // it is taken the first time and ignored later.
+  void AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
+                 std::shared_ptr<WorkerLink> link);
+  // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version, once,
+  // or answered with kWorkerUnavailable and `reason`.
+  void RemoveWorker(uint64_t worker, const std::string& reason);
+
+  const DispatchStats& stats() const { return stats_; }
+  uint64_t pending() const { return pending_count_; }
+
+ private:
+  struct Route;
+  struct Pending;
+  class Blocks;
+
+  void OnIo(uint32_t events) override;
+  void OnWake() override;
+  bool OnSleep() override;
+  void OnAwake() override;
+
+  Pending* FindPending(uint64_t request);
+  Pending* NewPending();
+  void FreePending(Pending* pending);
+  WorkerLink* LeastBusy(Route* route, const WorkerLink* except);
+  void Poll(WorkerLink* link);
+  void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);
+  void Deliver(Pending* pending);
+  void FailAll(Pending* pending, ErrorKind kind, const std::string& message);
+  void DropSegments(Pending* pending);
+  void FinishWithoutReply(Pending* pending);
+  void Retry(Pending* pending, const std::string& reason);
+
+  EventLoop* loop_;
+  UniqueFd doorbell_;
+  std::shared_ptr<DispatchLimits> limits_;
+  DispatchStats stats_;
+  std::vector<std::unique_ptr<Route>> routes_;
+  std::vector<std::shared_ptr<WorkerLink>> links_;
+  std::deque<Pending> slots_;        // stable addresses
+  std::vector<uint32_t> free_slots_;
+  uint64_t pending_count_ = 0;
+  std::vector<InstanceResult> results_;  // scratch of Deliver()
+  std::vector<TensorView> views_;        // scratch of Deliver()
+  std::vector<std::unique_ptr<Blocks>> idle_blocks_;
+};
+
+}  // namespace msserving

@@ -1,0 +1,106 @@
+#include "server/server.h"
+
+#include <chrono>
+#include <sstream>
+#include <thread>
+
+#include "server/signals.h"
+
+namespace msserving {
+namespace {
+
+constexpr int64_t kPollNs = 5 * kNanosPerMilli;
+constexpr int64_t kWorkerGraceNs = 10 * kNanosPerSecond;
+
+}  // namespace
+
+Server::Server(ServerOptions options) : front_end_(options.front_end), supervisor_(&front_end_, options.supervisor) {}
+
+Server::~Server() { Stop(0); }
+
+Status Server::Start() {
+  if (Status status = front_end_.Start(); !status.ok()) {
+    return status;
+  }
+  supervisor_.Start();
+  return Status::Ok();
+}
+
+Status Server::MakeTls(const ListenOptions& options, bool http2, std::shared_ptr<TlsContext>* context) {
+  if (!options.tls) {
+    return Status::Ok();
+  }
+  TlsOptions tls = options.tls_options;
+  tls.http2 = http2;
+  return TlsContext::Create(tls, context);
+}
+
+Status Server::StartGrpc(const std::string& address, const ListenOptions& options) {
+  if (front_end_.has_grpc()) {
+    return Status(ErrorKind::kInvalidInput, "the gRPC server is already running; call stop() first");
+  }
+  std::shared_ptr<TlsContext> tls;
+  if (Status status = MakeTls(options, true, &tls); !status.ok()) {
+    return status;
+  }
+  GrpcServerOptions grpc;
+  grpc.max_receive_bytes = static_cast<size_t>(options.max_msg_mb_size) << 20;
+  grpc.max_send_bytes = grpc.max_receive_bytes;
+  return front_end_.StartGrpc(address, grpc, tls);
+}
+
+Status Server::StartRest(const std::string& address, const ListenOptions& options) {
+  if (front_end_.has_rest()) {
+    return Status(ErrorKind::kInvalidInput, "the RESTful server is already running; call stop() first");
+  }
+  std::shared_ptr<TlsContext> tls;
+  if (Status status = MakeTls(options, false, &tls); !status.ok()) {
+    return status;
+  }
+  HttpServerOptions http;
+  http.max_body_bytes = static_cast<size_t>(options.max_msg_mb_size) << 20;
+  return front_end_.StartRest(address, http, tls);
+}
+
+void Server::Stop(int64_t drain_ns) {
+  if (stopped_) {
+    return;
+  }
+  stopped_ = true;
+  front_end_.SetReady(false);
+  front_end_.Drain();
+  const int signals_before = SeenStopSignals().count;
+  const auto hurried = [signals_before] { return SeenStopSignals().count > signals_before; };
+  const int64_t until = RealClock().NowNs() + drain_ns;
+  while (front_end_.Calls() > 0 && RealClock().NowNs() < until && !hurried()) {
+    std::this_thread::sleep_for(std::chrono::nanoseconds(kPollNs));
+  }
+  supervisor_.Stop(hurried() ? 0 : kWorkerGraceNs);
+  front_end_.Stop();
+}
+
+std::string Server::Stats() {
+  const FrontEnd::Stats stats = front_end_.CollectStats();
+  std::ostringstream json;
+  json << "{\"accepted\":" << stats.accepted << ",\"answered\":" << stats.answered
+       << ",\"cancelled\":" << stats.cancelled << ",\"refused\":" << stats.refused
+       << ",\"redispatched\":" << stats.redispatched << ",\"lost_worker\":" << stats.lost_worker
+       << ",\"pending\":" << stats.pending << ",\"workers\":[";
+  const char* separator = "";
+  for (const auto& worker : supervisor_.Workers()) {
+    json << separator << "{\"label\":\"";
+    for (const char c : worker.label) {
+      if (c == '"' || c == '\\') {
+        json << '\\';
+      }
+      json << (static_cast<unsigned char>(c) < 0x20 ? ' ' : c);
+    }
+    json << "\",\"state\":\"" << worker.state << "\",\"pid\":" << worker.pid << ",\"restarts\":" << worker.restarts
+         << "}";
+    separator = ",";
+  }
+  json << "]}";
+  return json.str();
+}
+
+}  // namespace msserving

@@ -1,0 +1,56 @@
+// A whole server: event loops, workers and their supervision. What the Python API and embedding programs hold.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "net/tls.h"
+#include "server/front_end.h"
+#include "server/supervisor.h"
+
+namespace msserving {
+
+struct ServerOptions {
+  FrontEndOptions front_end;
+  SupervisorOptions supervisor;
+};
+
+struct ListenOptions {
+  int max_msg_mb_size = 100;  // 1 to 512: of one message, both ways
+  bool tls = false;
+  TlsOptions tls_options;  // http2 is set by the server
+};
+
+// Any thread, one call at a time, except Stats(): any time.
+class Server {
+ public:
+  explicit Server(ServerOptions options);
+  ~Server();  // as Stop(0)
+
+  Status Start();
+  void AddServable(ServableSpec spec) { supervisor_.Add(std::move(spec)); }
+  Supervisor::Progress WaitReady(int64_t timeout_ns, std::string* error) {
+    return supervisor_.WaitReady(timeout_ns, error);
+  }
+  // A second start of the same kind is an error.
+  Status StartGrpc(const std::string& address, const ListenOptions& options);
+  Status StartRest(const std::string& address, const ListenOptions& options);
+
+  void SetMaxPendingRequests(uint64_t limit) { front_end_.limits().max_pending_requests = limit; }
+
+  // Refuses new work, answers what is running for up to drain_ns, ends the workers, closes everything. A second
+  // SIGINT or SIGTERM during that ends the waiting. Idempotent.
+  void Stop(int64_t drain_ns);
+
+  // JSON: requests accepted, answered, refused …, and the state of every worker.
+  std::string Stats();
+
+ private:
+  Status MakeTls(const ListenOptions& options, bool http2, std::shared_ptr<TlsContext>* context);
+
+  FrontEnd front_end_;
+  Supervisor supervisor_;
+  bool stopped_ = false;
+};
+
+}  // namespace msserving

@@ -1,0 +1,17 @@
+// SIGINT and SIGTERM, taken natively so that they work whatever the main thread is doing.
+#pragma once
+
+namespace msserving {
+
+// Notes the signals from now on instead of what the process did with them before. Any thread; idempotent.
+void InstallStopSignals();
+// Back to what was there before.
+void RestoreStopSignals();
+// How often SIGINT or SIGTERM has come since InstallStopSignals(), and the last one's number (0: none).
+struct StopSignals {
+  int count;
+  int last;
+};
+StopSignals SeenStopSignals();
+
+}  // namespace msserving

@@ -1,0 +1,52 @@
+#include "server/signature_json.h"
+
+#include <simdjson.h>
+
+#include <string>
+
+namespace msserving {
+namespace {
+
+bool ReadNames(simdjson::dom::element list, std::vector<std::string>* names) {
+  simdjson::dom::array items;
+  if (list.get_array().get(items) != simdjson::SUCCESS) {
+    return false;
+  }
+  for (const simdjson::dom::element item : items) {
+    std::string_view name;
+    if (item.get_string().get(name) != simdjson::SUCCESS) {
+      return false;
+    }
+    names->emplace_back(name);
+  }
+  return true;
+}
+
+}  // namespace
+
+Status ParseSignature(std::string_view json, ServableSignature* signature) {
+  const Status malformed(ErrorKind::kInternal, "the worker described its methods in a form that was not understood");
+  simdjson::dom::parser parser;
+  simdjson::dom::element root;
+  simdjson::dom::array methods;
+  if (parser.parse(json.data(), json.size()).get(root) != simdjson::SUCCESS ||
+      root["methods"].get_array().get(methods) != simdjson::SUCCESS) {
+    return malformed;
+  }
+  for (const simdjson::dom::element item : methods) {
+    MethodSignature method;
+    std::string_view name;
+    simdjson::dom::element inputs;
+    simdjson::dom::element outputs;
+    if (item["name"].get_string().get(name) != simdjson::SUCCESS || item["inputs"].get(inputs) != simdjson::SUCCESS ||
+        item["outputs"].get(outputs) != simdjson::SUCCESS || !ReadNames(inputs, &method.inputs) ||
+        !ReadNames(outputs, &method.outputs)) {
+      return malformed;
+    }
+    method.name = name;
+    signature->methods.push_back(std::move(method));
+  }
+  return Status::Ok();
+}
+
+}  // namespace msserving

@@ -1,0 +1,70 @@
+// One event loop's half of its channel to one worker process.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "base/unique_fd.h"
+#include "tensor/exchange.h"
+#include "tensor/ring.h"
+#include "tensor/shared_memory.h"
+
+namespace msserving {
+
+// What a worker and the loop share, made before the worker starts. Handed to the loop when the worker is ready.
+struct WorkerChannel {
+  SharedMemory control;
+  SharedMemory replies;
+};
+
+// Everything on the loop's thread. Reply blocks that a reply still uses keep the link alive after the worker's death
+// (shared_ptr), so that a slow client can still be sent what a dead worker has answered.
+class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
+ public:
+  WorkerLink(uint64_t worker, WorkerChannel channel, UniqueFd worker_doorbell);
+
+  uint64_t worker() const { return worker_; }
+
+  // Queues a request block for the worker. False: the ring is full. The doorbell waits for RingDoorbell().
+  bool Push(uint64_t request, uint64_t offset, uint64_t bytes);
+  // Wakes the worker if something was pushed since the last call and the worker sleeps.
+  void RingDoorbell();
+
+  struct Segment {
+    uint64_t request;
+    uint64_t offset;
+    const ReplyRecord* record;  // null: the block was damaged
+  };
+  // Takes the next reply segment; false if there is none now.
+  bool Pop(Segment* segment);
+  // The loop needs this reply block no more.
+  void Release(uint64_t offset);
+
+  // Before the loop blocks. True: nothing waits to be read.
+  bool ArmAndCheckEmpty();
+  void Disarm() { replies_.DisarmDoorbell(); }
+  // The worker has written nonsense into the ring's indices.
+  bool broken() const { return replies_.broken(); }
+
+  const uint8_t* reply_slab() const { return channel_.replies.base(); }
+
+  uint64_t outstanding_instances = 0;  // pushed and not yet answered
+  uint64_t outstanding_requests = 0;
+  bool alive = true;
+
+ private:
+  void RetryReleases();
+
+  uint64_t worker_;
+  WorkerChannel channel_;
+  UniqueFd worker_doorbell_;
+  RingProducer requests_;
+  RingConsumer replies_;
+  RingProducer releases_;
+  std::vector<uint64_t> unreleased_;  // did not fit into the release ring yet
+  bool pushed_ = false;
+};
+
+}  // namespace msserving
