@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <signal.h>
+
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -80,12 +83,28 @@ class PyServer {
         address, MakeListenOptions(max_msg_mb_size, certificate, private_key, custom_ca, verify_client)));
   }
 
-  void Stop(double drain_seconds) { server_->Stop(Nanoseconds(drain_seconds)); }
+  void Stop(double drain_seconds) {
+    server_->Stop(Nanoseconds(drain_seconds));
+    stopped_ = true;
+    WakeSignalWaiters();
+  }
+  // "": still running; "stopped"; or the signal that asks for the end.
+  std::string Wait(double timeout_s) {
+    if (!stopped_ && SeenStopSignals().count == 0) {
+      WaitForStopSignal(Nanoseconds(timeout_s));
+    }
+    if (stopped_) {
+      return "stopped";
+    }
+    const StopSignals seen = SeenStopSignals();
+    return seen.count == 0 ? "" : seen.last == SIGINT ? "SIGINT" : "SIGTERM";
+  }
   void SetMaxEnqueuedRequests(uint64_t limit) { server_->SetMaxPendingRequests(limit); }
   std::string Stats() { return server_->Stats(); }
 
  private:
   std::unique_ptr<Server> server_;
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace
@@ -101,16 +120,13 @@ void BindServer(py::module_& m) {
            py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"), Release())
       .def("start_restful", &PyServer::Listen<&Server::StartRest>, py::arg("address"), py::arg("max_msg_mb_size"),
            py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"), Release())
+      .def_static("install_signal_handlers", &InstallStopSignals)
+      .def_static("restore_signal_handlers", &RestoreStopSignals)
+      .def_static("stop_requested", [] { return SeenStopSignals().last; })
+      .def("wait", &PyServer::Wait, py::arg("timeout_s"), Release())
       .def("stop", &PyServer::Stop, py::arg("drain_seconds"), Release())
       .def("set_max_enqueued_requests", &PyServer::SetMaxEnqueuedRequests, py::arg("n"))
       .def("stats", &PyServer::Stats, Release());
-
-  m.def("install_stop_signals", &InstallStopSignals);
-  m.def("restore_stop_signals", &RestoreStopSignals);
-  m.def("stop_signals", [] {
-    const StopSignals seen = SeenStopSignals();
-    return std::make_pair(seen.count, seen.last);
-  });
 }
 
 }  // namespace msserving

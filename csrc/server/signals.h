@@ -1,6 +1,8 @@
 // SIGINT and SIGTERM, taken natively so that they work whatever the main thread is doing.
 #pragma once
 
+#include <cstdint>
+
 namespace msserving {
 
 // Notes the signals from now on instead of what the process did with them before. Any thread; idempotent.
@@ -13,5 +15,8 @@ struct StopSignals {
   int last;
 };
 StopSignals SeenStopSignals();
+// Sleeps until a signal has come, WakeSignalWaiters() was called, or the time is over. Any thread.
+void WaitForStopSignal(int64_t timeout_ns);
+void WakeSignalWaiters();
 
 }  // namespace msserving
