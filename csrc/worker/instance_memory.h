@@ -1,0 +1,57 @@
+// The worker's own memory for the values of instances: pooled, so that the steady state allocates nothing.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace msserving {
+
+// Blocks at multiples of 64, in powers of two from kSmallest. Keeps at most `keep_bytes` of free blocks. Any thread;
+// its lock is a leaf and held for a few instructions.
+class MemoryPool {
+ public:
+  static constexpr size_t kSmallest = 4096;
+
+  struct Block {
+    uint8_t* data = nullptr;
+    size_t bytes = 0;
+  };
+
+  explicit MemoryPool(size_t keep_bytes) : keep_bytes_(keep_bytes) {}
+  ~MemoryPool();
+  MemoryPool(const MemoryPool&) = delete;
+
+  Block Allocate(size_t bytes);  // null data: no memory
+  void Free(Block block);
+
+ private:
+  static constexpr size_t kClasses = 52;
+  static size_t ClassOf(size_t bytes);
+
+  const size_t keep_bytes_;
+  std::mutex mutex_;
+  size_t kept_bytes_ = 0;                                // guarded by mutex_
+  std::array<std::vector<uint8_t*>, kClasses> free_;     // guarded by mutex_
+};
+
+// What one instance has taken. Not thread-safe: an instance is in one thread's hands at a time.
+class InstanceMemory {
+ public:
+  // 64-aligned; null: no memory. Lives until Clear().
+  uint8_t* Allocate(MemoryPool& pool, size_t bytes);
+  // Keeps the first block if it is of the smallest size, for the next instance.
+  void Clear(MemoryPool& pool);
+  // Gives everything back.
+  void Release(MemoryPool& pool);
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::vector<MemoryPool::Block> blocks_;
+  size_t used_ = 0;   // of the last block
+  size_t bytes_ = 0;  // of all blocks
+};
+
+}  // namespace msserving
