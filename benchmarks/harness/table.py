@@ -1,0 +1,61 @@
+"""The one table, for a terminal or as Markdown."""
+
+from collections.abc import Mapping, Sequence
+
+from harness.case import FigureCase, LoadCase, Outcome
+
+HEADER = ["case", "requests/s", "p50 µs", "p99 µs", "CPU µs/request", "carries", "spread", "against", "goal"]
+
+Case = LoadCase | FigureCase
+
+
+def _against(case: Case, outcomes: Mapping[str, Outcome]) -> str:
+    other = outcomes.get(case.against)
+    if other is None or other.error:
+        return ""
+    mine = outcomes[case.name]
+    if isinstance(case, FigureCase):
+        return f"{mine.figure - other.figure:+.2f} {case.unit} on {case.against}" if other.figures else ""
+    if other.figures:  # a plain loop's runs a second
+        return f"{mine.median('rate') * case.units / other.figure:.0%} of {case.against}"
+    rate, cpu = mine.median("rate") / other.median("rate"), mine.median("cpu_us") / other.median("cpu_us")
+    return f"{rate:.0%} rate, {cpu:.0%} CPU of {case.against}"
+
+
+def _row(case: Case, outcomes: Mapping[str, Outcome]) -> list[str]:
+    outcome = outcomes[case.name]
+    if outcome.error:
+        return [case.title, "FAILED", "", "", "", "", "", outcome.error.splitlines()[0][:60], case.goal]
+    spread = f"{outcome.spread:.0%}"
+    if isinstance(case, FigureCase):
+        figure = f"{outcome.figure:,.2f} {case.unit}" if outcome.figure < 100 else f"{outcome.figure:,.0f} {case.unit}"
+        return [case.title, "", "", "", "", figure, spread, _against(case, outcomes), case.goal]
+    rate = outcome.median("rate")
+    return [
+        case.title,
+        f"{rate:,.0f}" if rate >= 100 else f"{rate:,.1f}",
+        f"{outcome.median('p50_us'):,.0f}",
+        f"{outcome.median('p99_us'):,.0f}",
+        f"{outcome.median('cpu_us'):,.1f}",
+        f"{rate * case.units:,.0f} {case.unit}" if case.unit else "",
+        spread,
+        _against(case, outcomes),
+        case.goal,
+    ]
+
+
+def render(cases: Sequence[Case], outcomes: Mapping[str, Outcome], markdown: bool) -> str:
+    rows = [HEADER] + [_row(case, outcomes) for case in cases]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.rjust(width) if 1 <= column <= 6 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "| " + " | ".join(cells) + " |" if markdown else "  ".join(cells).rstrip()
+
+    rule = ["-" * (width - 1) + ":" if 1 <= column <= 6 else "-" * width for column, width in enumerate(widths)]
+    if not markdown:
+        rule = ["-" * width for width in widths]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])

@@ -1,0 +1,138 @@
+"""Measures the cases and prints one table. `./dev bench` builds what this needs and calls it.
+
+Every repetition runs all cases once, so that a slow minute of the machine hits all of them; the table has medians.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))  # servers.py, which starts and ends servers
+
+from cases import ceilings, lifecycle, serving  # noqa: E402
+from harness import load  # noqa: E402
+from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
+from harness.table import render  # noqa: E402
+from harness.targets import ServingTarget  # noqa: E402
+
+WORK = ROOT / "build" / "bench"
+Case = LoadCase | FigureCase
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--case", action="append", metavar="NAME", help="only cases with this in their name; repeatable"
+    )
+    parser.add_argument("--seconds", type=int, default=3, help="of load per case and repetition (default: 3)")
+    parser.add_argument("--repetitions", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "release", help="where the echo programs are")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there as Markdown, too")
+    parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    return parser.parse_args()
+
+
+class Targets:
+    """Started when a case first asks for one, ended together."""
+
+    def __init__(self, makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]]) -> None:
+        self._makers = makers
+        self._running: dict[str, Target] = {}
+        self._stack = contextlib.ExitStack()
+
+    def get(self, name: str) -> Target:
+        if name not in self._running:
+            self._running[name] = self._stack.enter_context(self._makers[name]())
+        return self._running[name]
+
+    def __enter__(self) -> "Targets":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)
+
+
+def measure_load(case: LoadCase, target: Target, seconds: int, prepared: dict[str, load.Load]) -> Sample:
+    if case.name not in prepared:
+        prepared[case.name] = case.prepare(target)
+        load.run(prepared[case.name], address_of(case, target, prepared), 1, WORK)  # warm-up, not counted
+    before = target.cpu_seconds()
+    measured = load.run(prepared[case.name], address_of(case, target, prepared), seconds, WORK)
+    cpu_us = (target.cpu_seconds() - before) / measured.requests * 1e6
+    return Sample(measured.rate, measured.p50_us, measured.p99_us, cpu_us)
+
+
+def address_of(case: LoadCase, target: Target, prepared: dict[str, load.Load]) -> str:
+    return target.rest_address if prepared[case.name].rest else target.grpc_address
+
+
+def run_cases(cases: Sequence[Case], targets: Targets, arguments: argparse.Namespace) -> dict[str, Outcome]:
+    outcomes = {case.name: Outcome() for case in cases}
+    prepared: dict[str, load.Load] = {}
+    for repetition in range(arguments.repetitions):
+        for case in cases:
+            outcome = outcomes[case.name]
+            if outcome.error:
+                continue
+            print(f"\r  {repetition + 1}/{arguments.repetitions}  {case.title:60}", end="", file=sys.stderr, flush=True)
+            try:
+                if isinstance(case, FigureCase):
+                    outcome.figures.append(case.measure())
+                else:
+                    sample = measure_load(case, targets.get(case.target), arguments.seconds, prepared)
+                    outcome.samples.append(sample)
+            except Exception as error:  # the other cases still count; the exit code tells
+                outcome.error = str(error) or repr(error)
+                print(f"\n{case.name} failed: {outcome.error}", file=sys.stderr)
+    print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
+    return outcomes
+
+
+def describe_run(arguments: argparse.Namespace) -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(": ")[2] for line in lines if "model name" in line]
+    return (
+        f"{models[0].strip() if models else platform.machine()}, {os.cpu_count()} cores; server and workers on core 0, "
+        f"load on core 1; {arguments.repetitions} repetitions of {arguments.seconds} s, medians"
+    )
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if (os.cpu_count() or 1) < 2:
+        raise SystemExit("two cores are needed: one for the server, one for the load")
+    WORK.mkdir(parents=True, exist_ok=True)
+    servables = WORK / "servables"
+    env = {"BENCH_SERVABLE_DIRECTORY": str(servables), "BENCH_SERVABLES": "add,addb,big,total"}
+    makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]] = {
+        "serving": lambda: ServingTarget(ROOT / "benchmarks" / "server.py", WORK, env),
+        **ceilings.programs(arguments.build),
+    }
+    with Targets(makers) as targets:
+        cases: list[Case] = [
+            *lifecycle.cases(WORK, env, lambda: targets.get("serving")),
+            *ceilings.cases(servables),
+            *serving.cases(),
+        ]
+        if arguments.case:
+            cases = [case for case in cases if any(name in case.name for name in arguments.case)]
+        if arguments.list or not cases:
+            print("\n".join(f"{case.name:14} {case.title}" for case in cases) or "no such case")
+            return 0 if cases else 2
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables)], check=True)
+        outcomes = run_cases(cases, targets, arguments)
+    description = describe_run(arguments)
+    print(render(cases, outcomes, markdown=False), description, sep="\n\n")
+    if arguments.markdown:
+        arguments.markdown.write_text(f"{render(cases, outcomes, markdown=True)}\n\n{description}\n")
+    return 1 if any(outcome.error for outcome in outcomes.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
