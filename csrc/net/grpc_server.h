@@ -61,6 +61,7 @@ struct GrpcServerOptions {
   size_t max_send_bytes = size_t{100} << 20;
   uint32_t max_concurrent_streams = 1024;  // per connection
   size_t max_connections = 10'000;         // per loop
+  size_t max_buffered_bytes = size_t{2} << 30;  // per loop, of all messages being received or worked on; more: refused
   size_t max_header_bytes = 16 << 10;      // of one request, all headers together
   uint32_t stream_window_bytes = 4 << 20;
   uint32_t connection_window_bytes = 16 << 20;

@@ -1,0 +1,86 @@
+#include "net/acceptor.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+
+namespace msserving {
+namespace {
+
+constexpr int kAcceptsPerWake = 64;
+constexpr int kAcceptsAtStop = 4096;
+constexpr int64_t kPauseNs = 100 * kNanosPerMilli;
+
+RateLimit accept_failures;
+
+}  // namespace
+
+Acceptor::Acceptor(EventLoop* loop, UniqueFd listening_socket, std::function<void(UniqueFd)> on_accept)
+    : loop_(*loop), socket_(std::move(listening_socket)), on_accept_(std::move(on_accept)) {
+  loop_.Add(socket_.get(), EPOLLIN, this);
+}
+
+Acceptor::~Acceptor() {
+  loop_.CancelTimer(resume_timer_);
+  if (socket_) {
+    loop_.Remove(socket_.get(), this);
+  }
+}
+
+void Acceptor::Stop() {
+  if (!socket_) {
+    return;
+  }
+  AcceptUpTo(kAcceptsAtStop);
+  loop_.CancelTimer(resume_timer_);
+  resume_timer_ = 0;
+  loop_.Remove(socket_.get(), this);
+  socket_.Reset();
+}
+
+void Acceptor::OnIo(uint32_t) { AcceptUpTo(kAcceptsPerWake); }
+
+void Acceptor::AcceptUpTo(int count) {
+  for (int i = 0; i < count && socket_; ++i) {
+    sockaddr_storage peer;
+    socklen_t size = sizeof(peer);
+    UniqueFd fd(accept4(socket_.get(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!fd) {
+      if (errno == EINTR || errno == ECONNABORTED) {
+        continue;
+      }
+      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        uint64_t suppressed = 0;
+        const int error = errno;
+        if (accept_failures.Allow(loop_.now_ns(), &suppressed)) {
+          MSSERVING_LOG(kWarning, "Cannot accept a connection: " << std::strerror(error) << " (" << suppressed
+                                                                  << " more of these)");
+        }
+        PauseForAMoment();
+      }
+      return;
+    }
+    if (peer.ss_family == AF_INET || peer.ss_family == AF_INET6) {
+      const int one = 1;
+      setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    }
+    on_accept_(std::move(fd));
+  }
+}
+
+void Acceptor::PauseForAMoment() {
+  loop_.Modify(socket_.get(), 0, this);
+  resume_timer_ = loop_.AddTimer(loop_.now_ns() + kPauseNs, [this] {
+    resume_timer_ = 0;
+    loop_.Modify(socket_.get(), EPOLLIN, this);
+  });
+}
+
+}  // namespace msserving

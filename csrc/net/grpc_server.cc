@@ -1,0 +1,216 @@
+#include "net/grpc_server.h"
+
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "net/acceptor.h"
+#include "net/http2_connection.h"
+
+namespace msserving {
+
+// nghttp2's callbacks, on their way to the connection. Memory that runs out ends that connection: nothing may be
+// thrown through nghttp2.
+struct Http2Callbacks {
+  static Http2Connection* Self(void* user_data) { return static_cast<Http2Connection*>(user_data); }
+
+  static Http2Stream* StreamOf(Http2Connection* self, int32_t id) {
+    if (self->current_ != nullptr && self->current_->id == id) {
+      return self->current_;
+    }
+    return static_cast<Http2Stream*>(nghttp2_session_get_stream_user_data(self->session_, id));
+  }
+
+  template <typename Function>
+  static int Guarded(Function function) {
+    try {
+      return function();
+    } catch (const std::bad_alloc&) {
+      return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+  }
+
+  static int OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+      return 0;
+    }
+    return Guarded([&] { return Self(user_data)->BeginHeaders(frame->hd.stream_id); });
+  }
+
+  static int OnHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
+                      const uint8_t* value, size_t value_size, uint8_t, void* user_data) {
+    Http2Connection* self = Self(user_data);
+    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST || self->current_ == nullptr) {
+      return 0;  // trailers of a request say nothing to us
+    }
+    return Guarded([&] {
+      self->Header(self->current_, {reinterpret_cast<const char*>(name), name_size},
+                   {reinterpret_cast<const char*>(value), value_size});
+      return 0;
+    });
+  }
+
+  static int OnData(nghttp2_session*, uint8_t, int32_t id, const uint8_t* data, size_t size, void* user_data) {
+    Http2Connection* self = Self(user_data);
+    Http2Stream* stream = StreamOf(self, id);
+    if (stream == nullptr) {
+      return 0;
+    }
+    return Guarded([&] {
+      self->Data(stream, {data, size});
+      return 0;
+    });
+  }
+
+  static int OnFrameReceived(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
+    return Guarded([&] {
+      Self(user_data)->FrameReceived(*frame);
+      return 0;
+    });
+  }
+
+  static int OnFrameSent(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
+    Self(user_data)->FrameSent(*frame);
+    return 0;
+  }
+
+  static int OnStreamClosed(nghttp2_session*, int32_t id, uint32_t, void* user_data) {
+    Http2Connection* self = Self(user_data);
+    Http2Stream* stream = StreamOf(self, id);
+    if (stream == nullptr) {
+      return 0;
+    }
+    return Guarded([&] {
+      self->StreamClosed(stream);
+      return 0;
+    });
+  }
+
+  static int OnSendData(nghttp2_session*, nghttp2_frame*, const uint8_t* frame_header, size_t size,
+                        nghttp2_data_source* source, void* user_data) {
+    return Guarded([&] {
+      return Self(user_data)->SendData(static_cast<Http2Stream*>(source->ptr), frame_header, size);
+    });
+  }
+};
+
+Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_options, GrpcService* grpc_service)
+    : loop(*event_loop), options(server_options), service(*grpc_service) {
+  if (nghttp2_session_callbacks_new(&callbacks) != 0 || nghttp2_option_new(&session_options) != 0) {
+    nghttp2_session_callbacks_del(callbacks);
+    throw std::bad_alloc();
+  }
+  nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, &Http2Callbacks::OnBeginHeaders);
+  nghttp2_session_callbacks_set_on_header_callback(callbacks, &Http2Callbacks::OnHeader);
+  nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &Http2Callbacks::OnData);
+  nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, &Http2Callbacks::OnFrameReceived);
+  nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, &Http2Callbacks::OnFrameSent);
+  nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, &Http2Callbacks::OnStreamClosed);
+  nghttp2_session_callbacks_set_send_data_callback(callbacks, &Http2Callbacks::OnSendData);
+  nghttp2_option_set_no_closed_streams(session_options, 1);
+  // Resets are counted by the connection, more generously: calls that run into their deadline are not an attack.
+  nghttp2_option_set_stream_reset_rate_limit(session_options, uint64_t{1} << 40, uint64_t{1} << 40);
+}
+
+Http2Shared::~Http2Shared() {
+  nghttp2_option_del(session_options);
+  nghttp2_session_callbacks_del(callbacks);
+}
+
+Http2Stream* Http2Shared::AcquireStream() {
+  if (idle_streams.empty()) {
+    return new Http2Stream();
+  }
+  Http2Stream* stream = idle_streams.back().release();
+  idle_streams.pop_back();
+  return stream;
+}
+
+void Http2Shared::ReleaseStream(Http2Stream* stream) {
+  constexpr size_t kIdleStreams = 4096;
+  std::unique_ptr<Http2Stream> owner(stream);
+  if (idle_streams.size() < kIdleStreams) {
+    stream->Reset();
+    idle_streams.push_back(std::move(owner));
+  }
+}
+
+void GrpcCall::Reply(OutgoingBody message) {
+  auto* stream = static_cast<Http2Stream*>(this);
+  stream->connection->Reply(stream, std::move(message));
+}
+
+void GrpcCall::Fail(GrpcStatus status, std::string_view message) {
+  auto* stream = static_cast<Http2Stream*>(this);
+  stream->connection->Fail(stream, status, message);
+}
+
+EventLoop& GrpcCall::loop() { return static_cast<Http2Stream*>(this)->connection->loop(); }
+
+struct GrpcServer::Impl {
+  Impl(EventLoop* loop, UniqueFd socket, const GrpcServerOptions& options, GrpcService* service,
+       std::shared_ptr<TlsContext> tls_context)
+      : shared(loop, options, service),
+        tls(std::move(tls_context)),
+        acceptor(loop, std::move(socket), [this](UniqueFd fd) { Accepted(std::move(fd)); }) {}
+
+  ~Impl() {
+    while (!connections.empty()) {
+      Delete(connections.back());
+    }
+  }
+
+  void Accepted(UniqueFd socket) {
+    if (connections.size() >= shared.options.max_connections) {
+      uint64_t suppressed = 0;
+      if (refusals.Allow(shared.loop.now_ns(), &suppressed)) {
+        MSSERVING_LOG(kWarning, "Refused a gRPC connection: there are " << connections.size() << " already ("
+                                                                        << suppressed << " more of these)");
+      }
+      return;
+    }
+    try {
+      auto connection = std::make_unique<Http2Connection>(&shared, std::move(socket), tls, this, &Closed);
+      connection->index = connections.size();
+      connections.push_back(connection.get());
+      connection.release()->Begin();
+    } catch (const std::bad_alloc&) {
+      MSSERVING_LOG(kError, "No memory for another gRPC connection");
+    }
+  }
+
+  static void Closed(void* owner, Http2Connection* connection) { static_cast<Impl*>(owner)->Delete(connection); }
+
+  void Delete(Http2Connection* connection) {
+    connections[connection->index] = connections.back();
+    connections[connection->index]->index = connection->index;
+    connections.pop_back();
+    delete connection;
+  }
+
+  Http2Shared shared;
+  std::shared_ptr<TlsContext> tls;
+  std::vector<Http2Connection*> connections;
+  RateLimit refusals;
+  Acceptor acceptor;
+};
+
+GrpcServer::GrpcServer(EventLoop* loop, UniqueFd listening_socket, GrpcServerOptions options, GrpcService* service,
+                       std::shared_ptr<TlsContext> tls)
+    : impl_(std::make_unique<Impl>(loop, std::move(listening_socket), options, service, std::move(tls))) {}
+
+GrpcServer::~GrpcServer() = default;
+
+void GrpcServer::Drain() {
+  impl_->acceptor.Stop();
+  for (Http2Connection* connection : impl_->connections) {
+    connection->Drain();
+  }
+}
+
+size_t GrpcServer::connections() const { return impl_->connections.size(); }
+
+size_t GrpcServer::calls() const { return impl_->shared.calls; }
+
+}  // namespace msserving

@@ -1,0 +1,180 @@
+// One HTTP/2 connection of a GrpcServer, and its streams. Internal to grpc_server.
+#pragma once
+
+#include <nghttp2/nghttp2.h>
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "net/compression.h"
+#include "net/connection.h"
+#include "net/grpc_server.h"
+
+namespace msserving {
+
+class Http2Connection;
+
+// So many events at once, so many a second in the long run.
+class TokenBucket {
+ public:
+  TokenBucket(double burst, double per_second, int64_t now_ns)
+      : tokens_(burst), burst_(burst), per_second_(per_second), last_ns_(now_ns) {}
+  // False: too many.
+  bool Take(int64_t now_ns) {
+    tokens_ += static_cast<double>(now_ns - last_ns_) * per_second_ * 1e-9;
+    tokens_ = tokens_ > burst_ ? burst_ : tokens_;
+    last_ns_ = now_ns;
+    tokens_ -= 1;
+    return tokens_ >= 0;
+  }
+  void Give(double tokens) { tokens_ += tokens; }
+
+ private:
+  double tokens_, burst_, per_second_;
+  int64_t last_ns_;
+};
+
+// A gRPC call from its first header to the last byte of its reply. Used again and again.
+struct Http2Stream final : GrpcCall {
+  enum class State : uint8_t {
+    kReceiving,  // headers or message not complete
+    kRunning,    // the service has it
+    kAnswered,   // reply or error handed to nghttp2; the service has done with it
+  };
+
+  void Reset();  // to the state of a new one; keeps memory worth keeping
+
+  // Connection-owned stream list.
+  Http2Stream* previous = nullptr;
+  Http2Stream* next = nullptr;
+  Http2Connection* connection = nullptr;
+
+  // From the request's headers.
+  size_t header_bytes = 0;
+  int64_t timeout_ns = kNoDeadline;
+  int32_t id = 0;
+  State state = State::kReceiving;
+  Encoding encoding = Encoding::kIdentity;
+  bool is_post = false;
+  bool is_grpc = false;
+  bool bad_timeout = false;
+  bool accepts_gzip = false;
+  bool remote_ended = false;
+
+  // Taking the message.
+  uint8_t prefix[5];
+  uint8_t prefix_size = 0;
+  bool compressed = false;
+  uint32_t message_size = 0;
+  size_t counted_bytes = 0;  // of the server's buffered_bytes
+
+  // Sending the reply.
+  uint8_t reply_prefix[5];
+  uint8_t reply_prefix_sent = 0;
+  OutgoingBody reply;
+  BodyReader reader;
+
+  int64_t began_ns = 0;     // of the present phase: receiving or sending
+  TimerId deadline_timer = 0;
+
+  Buffer& message() { return message_; }
+  std::string& path() { return path_; }
+  std::string_view path_view() const { return path_; }
+  void set_deadline(int64_t at_ns) { deadline_ns_ = at_ns; }
+};
+
+// What the connections of one server share.
+struct Http2Shared {
+  Http2Shared(EventLoop* loop, const GrpcServerOptions& options, GrpcService* service);
+  ~Http2Shared();
+  Http2Shared(const Http2Shared&) = delete;
+
+  Http2Stream* AcquireStream();
+  void ReleaseStream(Http2Stream* stream);
+
+  EventLoop& loop;
+  const GrpcServerOptions options;
+  GrpcService& service;
+  nghttp2_session_callbacks* callbacks = nullptr;
+  nghttp2_option* session_options = nullptr;
+  Compression compression;
+  size_t calls = 0;           // given to the service and not yet back
+  size_t buffered_bytes = 0;  // of messages that are received or worked on
+  std::vector<std::unique_ptr<Http2Stream>> idle_streams;
+};
+
+class Http2Connection final : public Connection {
+ public:
+  // `closed` is called with this connection when it is over, from OnClosed(); it deletes it.
+  using Closed = void (*)(void* owner, Http2Connection* connection);
+
+  Http2Connection(Http2Shared* shared, UniqueFd socket, const std::shared_ptr<TlsContext>& tls, void* owner,
+                  Closed closed_callback);
+  ~Http2Connection() override;  // running calls end with OnCancelled()
+
+  void Begin();
+  void Drain();
+
+  // GrpcCall's.
+  void Reply(Http2Stream* stream, OutgoingBody message);
+  void Fail(Http2Stream* stream, GrpcStatus status, std::string_view message);
+
+  // The server's list.
+  size_t index = 0;
+
+ private:
+  friend struct Http2Callbacks;
+
+  void OnBytes(std::span<const uint8_t> bytes) override;
+  void OnEnd() override;
+  void Produce() override;
+  void OnClosed() override;
+
+  // From nghttp2.
+  int BeginHeaders(int32_t id);
+  void Header(Http2Stream* stream, std::string_view name, std::string_view value);
+  void HeadersComplete(Http2Stream* stream);
+  void Data(Http2Stream* stream, std::span<const uint8_t> bytes);
+  void RemoteEnded(Http2Stream* stream);
+  void FrameReceived(const nghttp2_frame& frame);
+  void FrameSent(const nghttp2_frame& frame);
+  void StreamClosed(Http2Stream* stream);
+  ssize_t ReadReply(Http2Stream* stream, size_t limit, uint32_t* flags);
+  int SendData(Http2Stream* stream, const uint8_t* frame_header, size_t size);
+
+  void BeginMessage(Http2Stream* stream);
+  bool Decompress(Http2Stream* stream);
+  void StartCall(Http2Stream* stream);
+  void DeadlinePassed(Http2Stream* stream);
+  void LeaveService(Http2Stream* stream);
+  void ReleaseMessage(Http2Stream* stream);
+  void FailHttp(Http2Stream* stream, std::string_view status);
+  bool CompressReply(Http2Stream* stream, OutgoingBody* message);
+  void Release(Http2Stream* stream);
+  void TooManyFrames(const char* what);
+  void SendFinalGoaway();
+  void ScheduleCheck();
+  void Check();
+
+  Http2Shared& shared_;
+  void* owner_;
+  Closed closed_callback_;
+  nghttp2_session* session_ = nullptr;
+  Http2Stream* first_ = nullptr;    // all streams
+  Http2Stream* current_ = nullptr;  // whose headers are being received
+  size_t stream_count_ = 0;
+  TokenBucket resets_;
+  TokenBucket control_frames_;
+  int64_t last_activity_ns_;
+  int64_t began_ns_;
+  TimerId check_timer_ = 0;
+  TimerId goaway_timer_ = 0;
+  bool greeted_ = false;  // the peer's first SETTINGS have arrived
+  bool draining_ = false;
+  bool final_goaway_sent_ = false;
+  bool condemned_ = false;  // GOAWAY with an error is on its way
+};
+
+}  // namespace msserving
