@@ -1,0 +1,333 @@
+#include "server/loop_dispatcher.h"
+
+#include <gtest/gtest.h>
+
+#include <sys/eventfd.h>
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace msserving {
+namespace {
+
+constexpr size_t kSlab = 8 << 20;
+
+// The worker's side of one channel, in the test's own process.
+class FakeWorker {
+ public:
+  FakeWorker(uint64_t id, std::shared_ptr<SharedMemory> requests) : id_(id), request_slab_(std::move(requests)) {
+    EXPECT_TRUE(SharedMemory::Create("rings", ChannelLayout::kBytes, &control_).ok());
+    EXPECT_TRUE(SharedMemory::Create("replies", kSlab, &replies_).ok());
+    requests_ = RingConsumer(control_.base() + ChannelLayout::kRequests, kRequestRingCapacity);
+    out_ = RingProducer(control_.base() + ChannelLayout::kReplies, kReplyRingCapacity);
+    releases_ = RingConsumer(control_.base() + ChannelLayout::kReleases, kReleaseRingCapacity);
+  }
+
+  std::shared_ptr<WorkerLink> Link() {
+    WorkerChannel channel;
+    EXPECT_TRUE(SharedMemory::Map(UniqueFd(dup(control_.fd())), &channel.control).ok());
+    EXPECT_TRUE(SharedMemory::Map(UniqueFd(dup(replies_.fd())), &channel.replies).ok());
+    return std::make_shared<WorkerLink>(id_, std::move(channel), UniqueFd(eventfd(0, EFD_NONBLOCK)));
+  }
+
+  // The next request, or null.
+  RequestRecord* Take() {
+    RingEntry entry;
+    if (!requests_.Pop(&entry)) {
+      return nullptr;
+    }
+    RequestRecord* record = nullptr;
+    EXPECT_TRUE(
+        ReadRequestBlock(request_slab_->base(), request_slab_->size(), entry.words[1], entry.words[2], &record).ok());
+    EXPECT_EQ(record->request, entry.words[0]);
+    return record;
+  }
+
+  // Answers instances [first, first + count) with one float each, or with an error.
+  void Answer(uint64_t request, uint32_t first, uint32_t count, float value, const std::string& error = "") {
+    const uint64_t head = sizeof(ReplyRecord) + count * (sizeof(InstanceRecord) + sizeof(TensorRecord));
+    const uint64_t data = (head + 63) / 64 * 64;
+    const uint64_t bytes = data + 64 + error.size();
+    const uint64_t offset = slab_.Allocate(bytes);
+    auto* record = reinterpret_cast<ReplyRecord*>(replies_.base() + offset);
+    *record = {request, first, count, 1, 0};
+    std::memcpy(replies_.base() + offset + data, &value, sizeof(value));
+    std::memcpy(replies_.base() + offset + data + 64, error.data(), error.size());
+    for (uint32_t i = 0; i < count; ++i) {
+      const auto kind = error.empty() ? ErrorKind::kOk : ErrorKind::kStageFailed;
+      record->instances()[i] = {static_cast<uint32_t>(kind), static_cast<uint32_t>(error.size()), offset + data + 64};
+      record->tensors()[i] = {offset + data, 4, static_cast<uint8_t>(DataType::kFloat32), 0, {}, {}};
+    }
+    EXPECT_TRUE(out_.Push(MakeEntry(request, offset, bytes)));
+  }
+
+  void AnswerNonsense(uint64_t request) { EXPECT_TRUE(out_.Push(MakeEntry(request, kSlab - 64, 1 << 20))); }
+
+  // Frees what the server has released; the number of blocks still out.
+  uint64_t BlocksOut() {
+    RingEntry entry;
+    while (releases_.Pop(&entry)) {
+      EXPECT_TRUE(slab_.Free(entry.words[1]));
+    }
+    return slab_.blocks();
+  }
+
+  uint64_t id() const { return id_; }
+
+ private:
+  uint64_t id_;
+  std::shared_ptr<SharedMemory> request_slab_;
+  SharedMemory control_;
+  SharedMemory replies_;
+  RingConsumer requests_;
+  RingProducer out_;
+  RingConsumer releases_;
+  SlabAllocator slab_{kSlab};
+};
+
+class Sink : public ReplySink {
+ public:
+  void OnReply(Reply reply) override {
+    ++replies;
+    errors.clear();
+    messages.clear();
+    values.clear();
+    for (const InstanceResult& result : reply.results) {
+      errors.push_back(result.error);
+      messages.emplace_back(result.message);
+      float value = -1;
+      if (!result.outputs.empty()) {
+        std::memcpy(&value, result.outputs[0].data, sizeof(value));
+      }
+      values.push_back(value);
+    }
+    if (keep) {
+      memory = std::move(reply.memory);
+    }
+  }
+  int replies = 0;
+  bool keep = false;
+  std::vector<ErrorKind> errors;
+  std::vector<std::string> messages;
+  std::vector<float> values;
+  ReplyMemoryPtr memory;
+};
+
+class LoopDispatcherTest : public testing::Test {
+ protected:
+  LoopDispatcherTest()
+      : limits_(std::make_shared<DispatchLimits>()),
+        dispatcher_(&loop_, UniqueFd(eventfd(0, EFD_NONBLOCK)), limits_),
+        requests_(std::make_shared<SharedMemory>()) {
+    EXPECT_TRUE(SharedMemory::Create("requests", kSlab, requests_.get()).ok());
+  }
+
+  FakeWorker* Add(uint64_t id, uint64_t version = 1) {
+    workers_.push_back(std::make_unique<FakeWorker>(id, requests_));
+    dispatcher_.AddWorker({"add", version, {{"sum", {"x"}, {"y"}}}}, requests_, workers_.back()->Link());
+    return workers_.back().get();
+  }
+
+  Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0) {
+    MethodTarget target;
+    if (Status status = dispatcher_.Find("add", version, "sum", &target); !status.ok()) {
+      return status;
+    }
+    RequestInstances request;
+    request.count = instances;
+    static const float kValue = 7;
+    TensorView view;
+    view.data = reinterpret_cast<const uint8_t*>(&kValue);
+    view.bytes = 4;
+    view.dtype = DataType::kFloat32;
+    request.tensors.assign(instances, view);
+    RequestTicket unused;
+    return dispatcher_.Submit(target, request, kNoDeadline, sink, ticket != nullptr ? ticket : &unused);
+  }
+
+  // One wake-up of the loop: its hooks run.
+  void Turn() {
+    loop_.Post([this] { loop_.Stop(); });
+    loop_.Run();
+  }
+
+  EventLoop loop_;
+  std::shared_ptr<DispatchLimits> limits_;
+  LoopDispatcher dispatcher_;
+  std::shared_ptr<SharedMemory> requests_;
+  std::vector<std::unique_ptr<FakeWorker>> workers_;
+};
+
+TEST_F(LoopDispatcherTest, SegmentsInAnyOrderMakeOneReply) {
+  FakeWorker* worker = Add(1);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink, 5).ok());
+  RequestRecord* request = worker->Take();
+  ASSERT_NE(request, nullptr);
+  EXPECT_EQ(request->instances, 5u);
+  worker->Answer(request->request, 3, 2, 30);
+  worker->Answer(request->request, 0, 2, 10);
+  Turn();
+  EXPECT_EQ(sink.replies, 0);
+  worker->Answer(request->request, 2, 1, 0, "bad row");
+  Turn();
+  ASSERT_EQ(sink.replies, 1);
+  EXPECT_EQ(sink.values, (std::vector<float>{10, 10, -1, 30, 30}));
+  EXPECT_EQ(sink.errors[2], ErrorKind::kStageFailed);
+  EXPECT_EQ(sink.messages[2], "bad row");
+  EXPECT_EQ(worker->BlocksOut(), 0u);
+  EXPECT_EQ(dispatcher_.pending(), 0u);
+}
+
+TEST_F(LoopDispatcherTest, ReplyMemoryStaysUntilReleased) {
+  FakeWorker* worker = Add(1);
+  Sink sink;
+  sink.keep = true;
+  ASSERT_TRUE(Submit(&sink).ok());
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  Turn();
+  EXPECT_EQ(sink.replies, 1);
+  EXPECT_EQ(worker->BlocksOut(), 1u);
+  sink.memory.reset();
+  EXPECT_EQ(worker->BlocksOut(), 0u);
+}
+
+TEST_F(LoopDispatcherTest, LeastBusyWorkerGetsTheNextRequest) {
+  FakeWorker* a = Add(1);
+  FakeWorker* b = Add(2);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink, 10).ok());
+  ASSERT_TRUE(Submit(&sink, 1).ok());
+  ASSERT_TRUE(Submit(&sink, 1).ok());
+  EXPECT_EQ(a->Take()->instances, 10u);
+  EXPECT_EQ(a->Take(), nullptr);
+  EXPECT_EQ(b->Take()->instances, 1u);
+  EXPECT_EQ(b->Take()->instances, 1u);
+}
+
+TEST_F(LoopDispatcherTest, DeadWorkersRequestsAreGivenToAnother) {
+  FakeWorker* a = Add(1);
+  FakeWorker* b = Add(2);
+  Sink first;
+  Sink second;
+  ASSERT_TRUE(Submit(&first, 2).ok());
+  ASSERT_TRUE(Submit(&second, 1).ok());
+  a->Answer(a->Take()->request, 0, 1, 5);  // half of it only
+  Turn();
+  dispatcher_.RemoveWorker(1, "killed");
+  EXPECT_EQ(first.replies, 0);
+  b->Answer(b->Take()->request, 0, 1, 6);
+  RequestRecord* again = b->Take();
+  ASSERT_NE(again, nullptr);
+  EXPECT_EQ(again->instances, 2u);
+  b->Answer(again->request, 0, 2, 8);
+  Turn();
+  EXPECT_EQ(first.values, (std::vector<float>{8, 8}));
+  EXPECT_EQ(second.values, (std::vector<float>{6}));
+  EXPECT_EQ(dispatcher_.stats().redispatched.load(), 1u);
+}
+
+TEST_F(LoopDispatcherTest, WhatADeadWorkerHadAnsweredCounts) {
+  FakeWorker* a = Add(1);
+  Add(2);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  a->Answer(a->Take()->request, 0, 1, 5);
+  dispatcher_.RemoveWorker(1, "killed");
+  EXPECT_EQ(sink.values, (std::vector<float>{5}));
+  EXPECT_EQ(dispatcher_.stats().redispatched.load(), 0u);
+}
+
+TEST_F(LoopDispatcherTest, TwoDeathsEndARequestWithAnError) {
+  Add(1);
+  Add(2);
+  Add(3);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink, 2).ok());
+  dispatcher_.RemoveWorker(1, "first");
+  EXPECT_EQ(sink.replies, 0);
+  dispatcher_.RemoveWorker(2, "second death");
+  ASSERT_EQ(sink.replies, 1);
+  EXPECT_EQ(sink.errors, (std::vector<ErrorKind>(2, ErrorKind::kWorkerUnavailable)));
+  EXPECT_EQ(sink.messages[0], "second death");
+}
+
+TEST_F(LoopDispatcherTest, RequestThatUserCodeMayHaveChangedIsNotRunAgain) {
+  FakeWorker* a = Add(1);
+  Add(2);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  a->Take()->touched.store(1);
+  dispatcher_.RemoveWorker(1, "killed");
+  EXPECT_EQ(sink.errors, (std::vector<ErrorKind>{ErrorKind::kWorkerUnavailable}));
+}
+
+TEST_F(LoopDispatcherTest, CancelledRequestIsMarkedAndItsMemoryComesBack) {
+  FakeWorker* worker = Add(1);
+  Sink sink;
+  RequestTicket ticket = 0;
+  ASSERT_TRUE(Submit(&sink, 1, &ticket).ok());
+  dispatcher_.Cancel(ticket);
+  dispatcher_.Cancel(ticket);
+  RequestRecord* request = worker->Take();
+  EXPECT_EQ(request->cancelled.load(), 1u);
+  EXPECT_EQ(dispatcher_.pending(), 1u);
+  worker->Answer(request->request, 0, 1, 1);
+  Turn();
+  EXPECT_EQ(sink.replies, 0);
+  EXPECT_EQ(dispatcher_.pending(), 0u);
+  EXPECT_EQ(worker->BlocksOut(), 0u);
+}
+
+TEST_F(LoopDispatcherTest, LimitsRefuseAndRecover) {
+  FakeWorker* worker = Add(1);
+  limits_->max_pending_requests = 2;
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  ASSERT_TRUE(Submit(&sink).ok());
+  const Status refused = Submit(&sink);
+  EXPECT_EQ(refused.kind(), ErrorKind::kOverloaded);
+  EXPECT_EQ(refused.message(), "enqueued requests count exceeds the limit 2");
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  Turn();
+  EXPECT_TRUE(Submit(&sink).ok());
+}
+
+TEST_F(LoopDispatcherTest, DamagedAnswerFailsItsRequestAlone) {
+  FakeWorker* worker = Add(1);
+  Sink damaged;
+  Sink sound;
+  ASSERT_TRUE(Submit(&damaged).ok());
+  ASSERT_TRUE(Submit(&sound).ok());
+  const uint64_t first = worker->Take()->request;
+  worker->AnswerNonsense(first);
+  worker->AnswerNonsense(first + 12345);
+  worker->Answer(worker->Take()->request, 0, 1, 4);
+  Turn();
+  EXPECT_EQ(damaged.errors, (std::vector<ErrorKind>{ErrorKind::kInternal}));
+  EXPECT_EQ(sound.values, (std::vector<float>{4}));
+}
+
+TEST_F(LoopDispatcherTest, NewestVersionWithAWorkerIsFound) {
+  Add(1, 1);
+  Add(2, 3);
+  MethodTarget target;
+  EXPECT_EQ(dispatcher_.Find("none", 0, "sum", &target).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Find("add", 2, "sum", &target).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Find("add", 0, "none", &target).kind(), ErrorKind::kMethodUnavailable);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  EXPECT_NE(workers_[1]->Take(), nullptr);
+  ASSERT_TRUE(Submit(&sink, 1, nullptr, 1).ok());
+  EXPECT_NE(workers_[0]->Take(), nullptr);
+  dispatcher_.RemoveWorker(2, "gone");
+  ASSERT_TRUE(Submit(&sink).ok());
+  EXPECT_NE(workers_[0]->Take(), nullptr);
+}
+
+}  // namespace
+}  // namespace msserving

@@ -1,0 +1,129 @@
+#include "server/supervisor.h"
+
+#include <gtest/gtest.h>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+namespace msserving {
+namespace {
+
+// A worker in a few lines of Python: speaks the control protocol, then does what its configuration says.
+constexpr const char* kWorker = R"(
+import os, socket, struct, sys, time
+s = socket.socket(fileno=int(sys.argv[-1]))
+def read(n):
+    b = b""
+    while len(b) < n:
+        b += s.recv(n - len(b))
+    return b
+kind, fds, size = struct.unpack("<cxxxIQ", read(16))
+config = read(size).decode()
+def say(kind, text):
+    s.sendall(struct.pack("<cxxxIQ", kind, 0, len(text)) + text.encode())
+print("worker says", config, flush=True)
+if config == "exit": sys.exit(3)
+if config == "fail":
+    say(b"F", "the model is broken"); sys.exit(1)
+say(b"R", '{"methods":[{"name":"m","inputs":["x"],"outputs":["y"]}]}')
+if config == "stubborn":
+    time.sleep(60)
+s.recv(1)
+)";
+
+class SupervisorTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/supervisor_test_XXXXXX";
+    directory_ = mkdtemp(name);
+    ASSERT_TRUE(front_end_.Start().ok());
+    SupervisorOptions options;
+    options.first_backoff_ns = 10 * kNanosPerMilli;
+    supervisor_ = std::make_unique<Supervisor>(&front_end_, options);
+    supervisor_->Start();
+  }
+  void TearDown() override {
+    supervisor_->Stop(kNanosPerSecond);
+    front_end_.Stop();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void Add(const std::string& config) {
+    supervisor_->Add({"add", 1, {{"add, version 1, device 0", config, Log()}}, {"python3", "-c", kWorker}, {}});
+  }
+  std::string Log() const { return directory_ + "/worker log.txt"; }
+  Supervisor::Progress Wait(std::string* error) { return supervisor_->WaitReady(30 * kNanosPerSecond, error); }
+  int Pid() { return supervisor_->Workers().at(0).pid; }
+
+  std::string directory_;
+  FrontEnd front_end_{FrontEndOptions{1, 1 << 20, 1 << 20}};
+  std::unique_ptr<Supervisor> supervisor_;
+};
+
+TEST_F(SupervisorTest, ReadyWorkerIsReportedAndLeavesWhenTold) {
+  Add("good");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  const int pid = Pid();
+  EXPECT_EQ(kill(pid, 0), 0);
+  supervisor_->Stop(10 * kNanosPerSecond);
+  EXPECT_NE(kill(pid, 0), 0);
+}
+
+TEST_F(SupervisorTest, DeathBeforeReadyQuotesTheLog) {
+  Add("exit");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("exited with status 3"), std::string::npos) << error;
+  EXPECT_NE(error.find("worker says exit"), std::string::npos) << error;
+}
+
+TEST_F(SupervisorTest, WorkersOwnWordsAreTheError) {
+  Add("fail");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("the model is broken"), std::string::npos) << error;
+}
+
+TEST_F(SupervisorTest, KilledWorkerIsStartedAgain) {
+  Add("good");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  const int before = Pid();
+  kill(before, SIGKILL);
+  for (int i = 0; i < 1000; ++i) {
+    const auto state = supervisor_->Workers().at(0);
+    if (state.pid != before && state.state == "running") {
+      EXPECT_EQ(state.restarts, 1u);
+      return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  FAIL() << "not started again";
+}
+
+TEST_F(SupervisorTest, WorkerThatDoesNotLeaveIsKilled) {
+  Add("stubborn");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  const int pid = Pid();
+  supervisor_->Stop(200 * kNanosPerMilli);
+  EXPECT_NE(kill(pid, 0), 0);
+}
+
+TEST_F(SupervisorTest, CommandThatDoesNotExistFailsWithItsName) {
+  supervisor_->Add({"add", 1, {{"add", "", ""}}, {"/no/such/program"}, {}});
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("/no/such/program"), std::string::npos) << error;
+}
+
+}  // namespace
+}  // namespace msserving
