@@ -68,13 +68,13 @@ def add_{service}Servicer_to_server(servicer, server):
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("{full_name}", handlers),))
 '''
 
-STUB_MEMBER = '''\
+STUB_MEMBER = """\
         self.{method} = channel.unary_unary(
             "/{full_name}/{method}",
             request_serializer=ms_service_pb2.{input}.SerializeToString,
             response_deserializer=ms_service_pb2.{output}.FromString,
         )
-'''
+"""
 
 SERVICER_METHOD = '''
     def {method}(self, request, context):
@@ -84,31 +84,37 @@ SERVICER_METHOD = '''
         raise NotImplementedError("{method} is not implemented")
 '''
 
-HANDLER = '''\
+HANDLER = """\
         "{method}": grpc.unary_unary_rpc_method_handler(
             servicer.{method},
             request_deserializer=ms_service_pb2.{input}.FromString,
             response_serializer=ms_service_pb2.{output}.SerializeToString,
         ),
-'''
+"""
 
-GRPC_STUBS_HEAD = '''\
+GRPC_STUBS_HEAD = """\
 # Types of ms_service_pb2_grpc.py. Written by proto/generate.py; do not edit.
 from typing import Any
 
 import grpc
 
 from mindspore_serving.proto import ms_service_pb2
-'''
+"""
 
-GRPC_STUBS_SERVICE = '''
+GRPC_STUBS_SERVICE = """
 class {service}Stub:
     def __init__(self, channel: grpc.Channel) -> None: ...
 {stub_members}
 class {service}Servicer:
 {servicer_methods}
 def add_{service}Servicer_to_server(servicer: {service}Servicer, server: grpc.Server) -> None: ...
-'''
+"""
+
+
+GRPC_STUBS_MEMBER = "    {method}: grpc.UnaryUnaryMultiCallable\n"
+GRPC_STUBS_METHOD = (
+    "    def {method}(self, request: ms_service_pb2.{input}, context: Any) -> ms_service_pb2.{output}: ...\n"
+)
 
 
 def compile_proto(into: pathlib.Path) -> tuple[descriptor_pb2.FileDescriptorProto, str]:
@@ -181,13 +187,8 @@ def grpc_modules(file: descriptor_pb2.FileDescriptorProto) -> tuple[str, str]:
         )
         stubs += GRPC_STUBS_SERVICE.format(
             service=service.name,
-            stub_members="".join(
-                "    {method}: grpc.UnaryUnaryMultiCallable\n".format(**m) for m in methods
-            ),
-            servicer_methods="".join(
-                "    def {method}(self, request: ms_service_pb2.{input}, context: Any) -> ms_service_pb2.{output}: ...\n".format(**m)
-                for m in methods
-            ),
+            stub_members="".join(GRPC_STUBS_MEMBER.format(**m) for m in methods),
+            servicer_methods="".join(GRPC_STUBS_METHOD.format(**m) for m in methods),
         )
     return module, stubs
 
