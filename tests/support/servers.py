@@ -81,12 +81,13 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
         prefix: Sequence[str] = (),
+        addresses: tuple[str, str] | None = None,
         listens: Sequence[str] = ("gRPC", "RESTful"),
     ) -> None:
         self.script = script
         self.cwd = cwd or script.parent
-        self.grpc_address = f"127.0.0.1:{free_port()}"
-        self.rest_address = f"127.0.0.1:{free_port()}"
+        free = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.grpc_address, self.rest_address = addresses or free
         self.log_path = self.cwd / f"{script.stem}.log"
         self._addresses = {"gRPC": self.grpc_address, "RESTful": self.rest_address}
         self._listens = listens
