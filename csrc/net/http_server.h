@@ -25,14 +25,18 @@ class HttpCall {
   // Has Buffer::kPadding readable bytes behind it.
   std::span<const uint8_t> body() const { return body_.bytes(); }
 
-  // Exactly once, at any later time, on the loop's thread; also from inside OnRequest().
-  void Reply(int status, std::string_view content_type, OutgoingBody body);
+  // Exactly once, at any later time, on the loop's thread; also from inside OnRequest(). `extra_headers` are whole
+  // lines, each "Name: value\r\n"; Content-Length, Content-Type and Connection are the server's own.
+  void Reply(int status, std::string_view content_type, OutgoingBody body, std::string_view extra_headers = {});
 
   EventLoop& loop();
   void* context = nullptr;  // the service's own
 
  protected:
   friend class HttpConnection;
+  HttpCall() = default;
+  ~HttpCall() = default;
+
   std::string_view method_;
   std::string target_;
   std::string content_type_;
@@ -44,8 +48,8 @@ class HttpService {
   virtual void OnRequest(HttpCall* call) = 0;
   // The connection is gone; the call ends with this.
   virtual void OnCancelled(HttpCall* call) = 0;
-  // The body of an error that the server itself answers: 400 bad HTTP, 408 too slow, 413 body too large, 431 headers
-  // too large, 503 too many connections. Sent with content type application/json.
+  // The body of an error that the server itself answers: 400 bad HTTP, 408 too slow, 413 body too large, 417 unknown
+  // expectation, 431 headers too large, 503 too many connections. Sent with content type application/json.
   virtual std::string ErrorBody(int status, std::string_view reason) = 0;
 
  protected:
@@ -56,9 +60,11 @@ struct HttpServerOptions {
   size_t max_body_bytes = size_t{100} << 20;
   size_t max_header_bytes = 16 << 10;  // request line and headers together
   size_t max_connections = 10'000;     // per loop
-  size_t max_pipelined = 64;           // requests of one connection in flight; more are not read
-  int64_t idle_timeout_ns = 100 * kNanosPerSecond;
-  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;  // a request that has begun must be complete by then
+  // Requests of one connection in flight; more are not read. Nor are they while those have max_body_bytes of bodies.
+  size_t max_pipelined = 64;
+  int64_t idle_timeout_ns = 100 * kNanosPerSecond;  // 0: an idle connection may stay
+  // A request that has begun must be complete by then, and a reply must make progress within this.
+  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;
 };
 
 // All methods on the loop's thread.

@@ -1,0 +1,529 @@
+#include "net/http_connection.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace msserving {
+namespace {
+
+constexpr size_t kIdleExchanges = 4096;
+constexpr size_t kKeptText = 4096;               // capacity that an idle exchange keeps in each of its strings
+constexpr size_t kBodyAtOnce = size_t{4} << 20;  // of an announced body, what is taken before it arrives
+constexpr int kStop = -1;                        // HPE_USER would do as well
+
+const char* ReasonOf(int status) {
+  switch (status) {
+    case 200: return "OK";
+    case 202: return "Accepted";
+    case 204: return "No Content";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 408: return "Request Timeout";
+    case 411: return "Length Required";
+    case 413: return "Content Too Large";
+    case 415: return "Unsupported Media Type";
+    case 417: return "Expectation Failed";
+    case 429: return "Too Many Requests";
+    case 431: return "Request Header Fields Too Large";
+    case 499: return "Client Closed Request";
+    case 500: return "Internal Server Error";
+    case 501: return "Not Implemented";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    case 505: return "HTTP Version Not Supported";
+    default: return "Status";
+  }
+}
+
+char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
+
+bool EqualsIgnoringCase(std::string_view text, std::string_view lower) {
+  return text.size() == lower.size() &&
+         std::equal(text.begin(), text.end(), lower.begin(), [](char a, char b) { return ToLower(a) == b; });
+}
+
+void ClearText(std::string* text) {
+  text->clear();
+  if (text->capacity() > kKeptText) {
+    std::string().swap(*text);
+  }
+}
+
+}  // namespace
+
+// llhttp's callbacks, on their way to the connection. Memory that runs out ends the connection: nothing may be thrown
+// through llhttp.
+struct HttpCallbacks {
+  template <int (HttpConnection::*kEvent)()>
+  static int Event(llhttp_t* parser) {
+    try {
+      return (static_cast<HttpConnection*>(parser->data)->*kEvent)();
+    } catch (const std::bad_alloc&) {
+      return kStop;
+    }
+  }
+
+  template <int (HttpConnection::*kData)(std::string_view)>
+  static int Data(llhttp_t* parser, const char* at, size_t size) {
+    try {
+      return (static_cast<HttpConnection*>(parser->data)->*kData)({at, size});
+    } catch (const std::bad_alloc&) {
+      return kStop;
+    }
+  }
+
+  static void Set(llhttp_settings_t* settings) {
+    llhttp_settings_init(settings);
+    settings->on_message_begin = &Event<&HttpConnection::MessageBegin>;
+    settings->on_url = &Data<&HttpConnection::Url>;
+    settings->on_header_field = &Data<&HttpConnection::HeaderField>;
+    settings->on_header_value = &Data<&HttpConnection::HeaderValue>;
+    settings->on_header_value_complete = &Event<&HttpConnection::HeaderValueComplete>;
+    settings->on_headers_complete = &Event<&HttpConnection::HeadersComplete>;
+    settings->on_body = &Data<&HttpConnection::Body>;
+    settings->on_message_complete = &Event<&HttpConnection::MessageComplete>;
+  }
+};
+
+void HttpExchange::Reset() {
+  context = nullptr;
+  method_ = {};
+  ClearText(&target_);
+  ClearText(&content_type_);
+  body_ = Buffer();
+  state_ = State::kReceiving;
+  connection_ = nullptr;
+  next_ = nullptr;
+  keep_alive_ = true;
+  http_1_0_ = false;
+  wants_continue_ = false;
+  ClearText(&reply_type_);
+  ClearText(&extra_headers_);
+  reply_ = OutgoingBody();
+}
+
+void HttpCall::Reply(int status, std::string_view content_type, OutgoingBody body, std::string_view extra_headers) {
+  auto* exchange = static_cast<HttpExchange*>(this);
+  exchange->connection_->Reply(exchange, status, content_type, std::move(body), extra_headers);
+}
+
+EventLoop& HttpCall::loop() { return static_cast<HttpExchange*>(this)->connection_->loop(); }
+
+HttpShared::HttpShared(EventLoop* event_loop, const HttpServerOptions& server_options, HttpService* http_service)
+    : loop(*event_loop), options(server_options), service(*http_service) {
+  HttpCallbacks::Set(&settings);
+}
+
+HttpExchange* HttpShared::AcquireExchange() {
+  if (idle_exchanges.empty()) {
+    return new HttpExchange();
+  }
+  HttpExchange* exchange = idle_exchanges.back().release();
+  idle_exchanges.pop_back();
+  return exchange;
+}
+
+void HttpShared::ReleaseExchange(HttpExchange* exchange) {
+  std::unique_ptr<HttpExchange> owner(exchange);
+  if (idle_exchanges.size() < kIdleExchanges) {
+    exchange->Reset();
+    idle_exchanges.push_back(std::move(owner));
+  }
+}
+
+HttpConnection::HttpConnection(HttpShared* shared, UniqueFd socket, const std::shared_ptr<TlsContext>& tls)
+    : Connection(&shared->loop, std::move(socket), tls), shared_(*shared),
+      accepted_ns_(shared->loop.now_ns()), idle_since_ns_(accepted_ns_) {
+  llhttp_init(&parser_, HTTP_REQUEST, &shared_.settings);
+  parser_.data = this;
+  next_ = shared_.first;
+  if (next_ != nullptr) {
+    next_->previous_ = this;
+  }
+  shared_.first = this;
+  ++shared_.connections;
+}
+
+HttpConnection::~HttpConnection() {
+  loop().CancelTimer(resume_timer_);
+  while (front_ != nullptr) {
+    if (front_->state_ == HttpExchange::State::kServing) {
+      --shared_.calls;
+      shared_.service.OnCancelled(front_);
+    }
+    PopFront();
+  }
+  (previous_ != nullptr ? previous_->next_ : shared_.first) = next_;
+  if (next_ != nullptr) {
+    next_->previous_ = previous_;
+  }
+  --shared_.connections;
+}
+
+void HttpConnection::OnClosed() { delete this; }
+
+void HttpConnection::BeginRefused() {
+  Start();
+  receiving_ = Append();
+  Reject(503, "too many connections, the limit is " + std::to_string(shared_.options.max_connections));
+}
+
+// ---- receiving
+
+bool HttpConnection::MayReadMore() const {
+  return in_flight_ < shared_.options.max_pipelined && in_flight_bytes_ < std::max<size_t>(shared_.options.max_body_bytes, 1);
+}
+
+void HttpConnection::OnBytes(std::span<const uint8_t> bytes) {
+  if (input_over_) {
+    return;
+  }
+  if (llhttp_get_errno(&parser_) == HPE_PAUSED) {
+    unread_.Append(bytes.data(), bytes.size());
+    return;
+  }
+  Execute(bytes);
+}
+
+void HttpConnection::Execute(std::span<const uint8_t> bytes) {
+  const bool began_in_headers = in_headers_;
+  const auto* const text = reinterpret_cast<const char*>(bytes.data());
+  const llhttp_errno_t error = llhttp_execute(&parser_, text, bytes.size());
+  if (error == HPE_OK) {
+    // What the parser steps over without telling, spaces before a value, counts as well.
+    if (began_in_headers && in_headers_ && !input_over_) {
+      CountHeaderBytes(bytes.size());
+    }
+    return;
+  }
+  if (input_over_ || closed()) {
+    return;
+  }
+  if (error == HPE_PAUSED) {
+    const auto parsed = static_cast<size_t>(llhttp_get_error_pos(&parser_) - text);
+    if (unread_.capacity() == 0) {
+      unread_ = loop().buffers().Acquire(bytes.size() - parsed);
+    }
+    unread_.Append(text + parsed, bytes.size() - parsed);
+    PauseReading();
+    return;
+  }
+  if (error == kStop || error == HPE_CB_MESSAGE_BEGIN || error == HPE_CB_HEADERS_COMPLETE ||
+      error == HPE_CB_MESSAGE_COMPLETE || error == HPE_CB_HEADER_VALUE_COMPLETE) {
+    Close();  // out of memory
+    return;
+  }
+  const char* reason = llhttp_get_error_reason(&parser_);
+  Reject(400, std::string("bad HTTP request: ") + (reason != nullptr && *reason != 0 ? reason : "cannot be parsed"));
+}
+
+void HttpConnection::ResumeParsing() {
+  if (closed() || input_over_ || !MayReadMore()) {
+    return;
+  }
+  Buffer bytes = std::move(unread_);
+  unread_ = Buffer();
+  llhttp_resume(&parser_);
+  if (!bytes.empty()) {
+    Execute(bytes.bytes());
+  }
+  if (!closed() && !input_over_ && unread_.empty() && llhttp_get_errno(&parser_) == HPE_OK) {
+    ResumeReading();
+  }
+}
+
+HttpExchange* HttpConnection::Append() {
+  HttpExchange* exchange = shared_.AcquireExchange();
+  exchange->connection_ = this;
+  (back_ != nullptr ? back_->next_ : front_) = exchange;
+  back_ = exchange;
+  ++in_flight_;
+  return exchange;
+}
+
+int HttpConnection::MessageBegin() {
+  receiving_ = Append();
+  received_since_ns_ = loop().now_ns();
+  in_headers_ = true;
+  header_bytes_ = 0;
+  header_name_size_ = 0;
+  value_began_ = false;
+  expect_.clear();
+  return 0;
+}
+
+bool HttpConnection::CountHeaderBytes(size_t size) {
+  header_bytes_ += size;
+  if (header_bytes_ <= shared_.options.max_header_bytes) {
+    return true;
+  }
+  Reject(431, "request line and headers are larger than " + std::to_string(shared_.options.max_header_bytes) + " bytes");
+  return false;
+}
+
+int HttpConnection::Url(std::string_view part) {
+  if (!CountHeaderBytes(part.size())) {
+    return kStop;
+  }
+  receiving_->target_.append(part);
+  return 0;
+}
+
+int HttpConnection::HeaderField(std::string_view part) {
+  if (!CountHeaderBytes(part.size() + (header_name_size_ == 0 ? 4 : 0))) {  // ": " and the line's end
+    return kStop;
+  }
+  for (size_t i = 0; i < part.size() && header_name_size_ + i < sizeof(header_name_); ++i) {
+    header_name_[header_name_size_ + i] = ToLower(part[i]);
+  }
+  header_name_size_ += part.size();
+  return 0;
+}
+
+int HttpConnection::HeaderValue(std::string_view part) {
+  if (!CountHeaderBytes(part.size())) {
+    return kStop;
+  }
+  if (!in_headers_ || header_name_size_ > sizeof(header_name_)) {
+    return 0;
+  }
+  const std::string_view name(header_name_, header_name_size_);
+  std::string* const value = name == "content-type" ? &receiving_->content_type_ : name == "expect" ? &expect_ : nullptr;
+  if (value != nullptr) {
+    if (!std::exchange(value_began_, true)) {
+      value->clear();  // given twice: the last one counts
+    }
+    value->append(part);
+  }
+  return 0;
+}
+
+int HttpConnection::HeaderValueComplete() {
+  header_name_size_ = 0;
+  value_began_ = false;
+  return 0;
+}
+
+int HttpConnection::HeadersComplete() {
+  in_headers_ = false;
+  header_bytes_ = 0;      // trailers count anew
+  parser_.upgrade = 0;    // no other protocol is spoken here; such requests are answered as if they had not asked
+  receiving_->method_ = llhttp_method_name(static_cast<llhttp_method_t>(llhttp_get_method(&parser_)));
+  receiving_->http_1_0_ = parser_.http_major == 1 && parser_.http_minor == 0;
+  const size_t limit = shared_.options.max_body_bytes;
+  const bool has_length = (parser_.flags & F_CONTENT_LENGTH) != 0;
+  if (has_length && parser_.content_length > limit) {
+    Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
+    return kStop;
+  }
+  const bool has_body = (has_length && parser_.content_length > 0) || (parser_.flags & F_CHUNKED) != 0;
+  if (!expect_.empty() && !receiving_->http_1_0_) {
+    if (!EqualsIgnoringCase(expect_, "100-continue")) {
+      Reject(417, "the only expectation that can be met is 100-continue");
+      return kStop;
+    }
+    if (has_body) {
+      receiving_->wants_continue_ = true;
+      ScheduleOutput();
+    }
+  }
+  if (has_body) {
+    const uint64_t announced = has_length ? parser_.content_length : 0;
+    receiving_->body_ = loop().buffers().Acquire(std::min<uint64_t>(announced, kBodyAtOnce));
+  }
+  return 0;
+}
+
+int HttpConnection::Body(std::string_view part) {
+  const size_t limit = shared_.options.max_body_bytes;
+  if (part.size() > limit - receiving_->body_.size()) {
+    Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
+    return kStop;
+  }
+  receiving_->wants_continue_ = false;  // it has not waited
+  receiving_->body_.Append(part.data(), part.size());
+  return 0;
+}
+
+int HttpConnection::MessageComplete() {
+  HttpExchange* exchange = std::exchange(receiving_, nullptr);
+  exchange->keep_alive_ = llhttp_should_keep_alive(&parser_) != 0;
+  exchange->wants_continue_ = false;
+  exchange->state_ = HttpExchange::State::kServing;
+  in_flight_bytes_ += exchange->body_.size();
+  exchange->body_.Reserve(1);  // so that an empty body has its padding, too
+  input_over_ = !exchange->keep_alive_;
+  ++shared_.calls;
+  shared_.service.OnRequest(exchange);
+  if (closed() || input_over_) {
+    return HPE_PAUSED;
+  }
+  return MayReadMore() ? 0 : HPE_PAUSED;
+}
+
+void HttpConnection::OnEnd() {
+  input_over_ = true;
+  if (receiving_ != nullptr && receiving_->state_ == HttpExchange::State::kReceiving) {
+    // Half a request: nobody waits for its answer. Those before it may still be read.
+    receiving_->keep_alive_ = false;
+    receiving_->state_ = HttpExchange::State::kAnswered;
+    receiving_->status_ = 0;
+    receiving_ = nullptr;
+  }
+  ScheduleOutput();
+}
+
+// ---- answering
+
+void HttpConnection::Reply(HttpExchange* exchange, int status, std::string_view content_type, OutgoingBody body,
+                           std::string_view extra_headers) {
+  --shared_.calls;
+  exchange->state_ = HttpExchange::State::kAnswered;
+  exchange->status_ = status;
+  exchange->reply_type_.assign(content_type);
+  exchange->extra_headers_.assign(extra_headers);
+  exchange->reply_ = std::move(body);
+  in_flight_bytes_ -= exchange->body_.size();
+  exchange->body_ = Buffer();
+  if (!closed()) {
+    ScheduleOutput();
+  }
+}
+
+void HttpConnection::Reject(int status, std::string_view reason) {
+  if (receiving_ == nullptr) {
+    receiving_ = Append();
+  }
+  HttpExchange* exchange = std::exchange(receiving_, nullptr);
+  input_over_ = true;
+  in_headers_ = false;
+  exchange->state_ = HttpExchange::State::kAnswered;
+  exchange->keep_alive_ = false;
+  exchange->wants_continue_ = false;
+  exchange->status_ = status;
+  exchange->reply_type_ = "application/json";
+  exchange->body_ = Buffer();
+  const std::string text = shared_.service.ErrorBody(status, reason);
+  exchange->reply_.encoded = loop().buffers().Acquire(text.size());
+  exchange->reply_.encoded.Append(text.data(), text.size());
+  ScheduleOutput();
+}
+
+void HttpConnection::Produce() {
+  while (front_ != nullptr && front_->state_ == HttpExchange::State::kAnswered) {
+    if (output_full()) {
+      return;  // called again
+    }
+    const bool last = !front_->keep_alive_ || (front_->next_ == nullptr && (shared_.draining || input_over_));
+    if (front_->status_ != 0) {
+      WriteReply(front_, last);
+    }
+    PopFront();
+    if (last) {
+      CloseWhenSent();
+      return;
+    }
+  }
+  if (front_ == nullptr) {
+    idle_since_ns_ = loop().now_ns();
+    if (input_over_) {
+      CloseWhenSent();
+      return;
+    }
+  } else if (front_->wants_continue_) {
+    constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    output().Append(kContinue.data(), kContinue.size());
+    front_->wants_continue_ = false;
+  }
+  if (llhttp_get_errno(&parser_) == HPE_PAUSED && !input_over_ && MayReadMore() && resume_timer_ == 0) {
+    // Requests are handed to the service from a wake-up's beginning, not from its end.
+    resume_timer_ = loop().AddTimer(loop().now_ns(), [this] {
+      resume_timer_ = 0;
+      ResumeParsing();
+    });
+  }
+}
+
+void HttpConnection::WriteReply(HttpExchange* exchange, bool last) {
+  char head[256];
+  char* p = head;
+  const auto add = [&p](std::string_view text) { p = std::copy(text.begin(), text.end(), p); };
+  add("HTTP/1.1 ");
+  p = std::to_chars(p, p + 8, exchange->status_).ptr;
+  add(" ");
+  add(ReasonOf(exchange->status_));
+  add("\r\nContent-Length: ");
+  p = std::to_chars(p, p + 24, exchange->reply_.TotalSize()).ptr;
+  if (last) {
+    add("\r\nConnection: close");
+  } else if (exchange->http_1_0_) {
+    add("\r\nConnection: keep-alive");
+  }
+  if (!exchange->reply_type_.empty()) {
+    add("\r\nContent-Type: ");
+    output().Append(head, static_cast<size_t>(p - head));
+    p = head;
+    output().Append(exchange->reply_type_.data(), exchange->reply_type_.size());
+  }
+  add("\r\n");
+  output().Append(head, static_cast<size_t>(p - head));
+  output().Append(exchange->extra_headers_.data(), exchange->extra_headers_.size());
+  output().Append("\r\n", 2);
+  if (exchange->method_ != "HEAD") {
+    output().Append(std::move(exchange->reply_));
+  }
+}
+
+void HttpConnection::PopFront() {
+  HttpExchange* exchange = front_;
+  front_ = exchange->next_;
+  if (front_ == nullptr) {
+    back_ = nullptr;
+  }
+  if (exchange == receiving_) {
+    receiving_ = nullptr;
+  }
+  --in_flight_;
+  shared_.ReleaseExchange(exchange);
+}
+
+// ---- ends
+
+void HttpConnection::Drain() {
+  if (idle()) {
+    input_over_ = true;
+    ScheduleOutput();
+  }
+}
+
+void HttpConnection::CheckTimeouts(int64_t now_ns) {
+  if (closed()) {
+    return;
+  }
+  const HttpServerOptions& options = shared_.options;
+  if (!output().empty()) {
+    if (now_ns - last_progress_ns() >= options.incomplete_timeout_ns) {
+      Close();
+    }
+  } else if (!established()) {
+    if (now_ns - accepted_ns_ >= options.incomplete_timeout_ns) {
+      Close();
+    }
+  } else if (idle()) {
+    if (options.idle_timeout_ns > 0 && now_ns - idle_since_ns_ >= options.idle_timeout_ns) {
+      input_over_ = true;
+      ScheduleOutput();
+    }
+  } else if (receiving_ != nullptr && now_ns - received_since_ns_ >= options.incomplete_timeout_ns) {
+    Reject(408, "the request was not complete within " +
+                    std::to_string(options.incomplete_timeout_ns / kNanosPerMilli) + " ms");
+  }
+}
+
+}  // namespace msserving
