@@ -1,0 +1,35 @@
+// The options that the mindspore session library's open() takes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mindspore_serving/session.h"
+
+namespace msserving::mindspore_session {
+
+// How a graph is run.
+enum class Way {
+  kAuto,    // replay if every graph can be, else run
+  kReplay,  // launch the compiled kernels ourselves; an error for a graph that needs MindSpore's runtime
+  kRun,     // hand each call to MindSpore's backend
+};
+
+// A graph that this process has compiled.
+struct PhaseOption {
+  int64_t batch_size = 0;  // 0: not compiled for a certain batch size
+  std::string phase;       // the key of the compiled graph in MindSpore's graph executor
+};
+
+struct Options {
+  std::vector<PhaseOption> phases;  // option `phases`: "1:<phase>;4:<phase>" or "0:<phase>"; ascending
+  Way way = Way::kAuto;             // option `way`: auto, replay or run
+  int kernel_threads = 0;           // option `kernel_threads`: size of MindSpore's kernel pool; 0: leave as it is
+  std::string mindspore_version;    // option `mindspore_version`: what runs in this process; must be given
+};
+
+// Throws std::invalid_argument naming the option.
+Options ParseOptions(const MsServingOption* options, size_t count);
+
+}  // namespace msserving::mindspore_session
