@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "protocol/predict_codec.h"
 #include "protocol/tensor_wire.h"
 #include "protocol/wire.h"
 
@@ -132,7 +133,10 @@ Status ParseReply(std::span<const uint8_t> message, ParsedReply* reply) {
       return Malformed();
     }
     if (field == 1) {
-      reply->spec = bytes;
+      // Pieces of one message: the next one goes on where this one ends.
+      if (!ParseSpec(bytes, &reply->servable, &reply->method, &reply->version)) {
+        return Malformed();
+      }
     } else if (field == 3) {
       Status status = ParseInstance(bytes, &reply->instances.emplace_back());
       if (!status.ok()) {

@@ -31,7 +31,9 @@ struct ReplyError {
 
 // Views into the message that was parsed.
 struct ParsedReply {
-  std::span<const uint8_t> spec;  // the last piece of it, if the message had several
+  std::string_view servable;
+  std::string_view method;
+  uint64_t version = 0;
   std::vector<std::vector<NamedTensor>> instances;  // names are unique within one, in the message's order
   std::vector<ReplyError> errors;                   // empty, one for the whole request, or one per instance
 };

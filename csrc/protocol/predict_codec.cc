@@ -30,36 +30,6 @@ Status NamesSharedMemory() {
   return Invalid("The request names shared memory, which is not accepted from clients; send the tensors' data");
 }
 
-bool ParseSpec(RequestEnvelope* envelope) {
-  Reader reader(envelope->spec);
-  while (!reader.done()) {
-    uint32_t tag;
-    std::span<const uint8_t> bytes;
-    if (!reader.ReadTag(&tag)) {
-      return false;
-    }
-    switch (tag) {
-      case Tag(1, Type::kBytes):
-      case Tag(2, Type::kBytes):
-        if (!reader.ReadBytes(&bytes) || !wire::IsUtf8(AsText(bytes))) {
-          return false;
-        }
-        (wire::FieldOf(tag) == 1 ? envelope->servable : envelope->method) = AsText(bytes);
-        break;
-      case Tag(3, Type::kVarint):
-        if (!reader.ReadVarint(&envelope->version)) {
-          return false;
-        }
-        break;
-      default:
-        if (!reader.Skip(tag)) {
-          return false;
-        }
-    }
-  }
-  return true;
-}
-
 // Pieces of one message mean the same as their bytes in a row.
 void AddSpecPiece(std::span<const uint8_t> piece, RequestEnvelope* envelope) {
   if (envelope->spec.empty()) {
@@ -99,7 +69,8 @@ Status ParseFields(std::span<const uint8_t> message, RequestEnvelope* envelope) 
       return Malformed();
     }
   }
-  return ParseSpec(envelope) ? Status::Ok() : Malformed();
+  return ParseSpec(envelope->spec, &envelope->servable, &envelope->method, &envelope->version) ? Status::Ok()
+                                                                                             : Malformed();
 }
 
 // Index of `name` in `inputs`, or inputs.size(). Clients mostly keep the order of the signature: try `guess` first.
@@ -173,6 +144,37 @@ Status ExplainFault(const RequestEnvelope& envelope, const MethodSignature& sign
 }
 
 }  // namespace
+
+bool ParseSpec(std::span<const uint8_t> message, std::string_view* servable, std::string_view* method,
+               uint64_t* version) {
+  Reader reader(message);
+  while (!reader.done()) {
+    uint32_t tag;
+    std::span<const uint8_t> bytes;
+    if (!reader.ReadTag(&tag)) {
+      return false;
+    }
+    switch (tag) {
+      case Tag(1, Type::kBytes):
+      case Tag(2, Type::kBytes):
+        if (!reader.ReadBytes(&bytes) || !wire::IsUtf8(AsText(bytes))) {
+          return false;
+        }
+        *(wire::FieldOf(tag) == 1 ? servable : method) = AsText(bytes);
+        break;
+      case Tag(3, Type::kVarint):
+        if (!reader.ReadVarint(version)) {
+          return false;
+        }
+        break;
+      default:
+        if (!reader.Skip(tag)) {
+          return false;
+        }
+    }
+  }
+  return true;
+}
 
 void RequestEnvelope::Clear() {
   servable = method = {};

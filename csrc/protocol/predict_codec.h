@@ -45,6 +45,10 @@ struct RequestEnvelope {
   void ShrinkIfLarge();
 };
 
+// The fields of a ServableSpec message; what it does not set stays as it was. False: malformed.
+bool ParseSpec(std::span<const uint8_t> message, std::string_view* servable, std::string_view* method,
+               uint64_t* version);
+
 // kInvalidInput: malformed, or more than kMaxInstances. On failure the envelope is empty.
 Status ParseEnvelope(std::span<const uint8_t> message, RequestEnvelope* envelope);
 

@@ -51,7 +51,7 @@ bool Reader::SkipGroup(uint32_t field) {
   open[depth++] = field;
   while (depth > 0) {
     uint32_t tag;
-    if (!ReadTag(&tag)) {
+    if (!ReadAnyTag(&tag)) {  // protobuf does not look at the numbers of fields that it skips
       return false;
     }
     if (TypeOf(tag) == Type::kStartGroup) {

@@ -38,18 +38,7 @@ class Reader {
   bool done() const { return at_ == end_; }
 
   // False for a field number of 0 or more than 32 bits.
-  bool ReadTag(uint32_t* tag) {
-    if (at_ != end_ && *at_ < 0x80) {
-      *tag = *at_++;
-    } else {
-      uint64_t value;
-      if (!ReadLongVarint(5, &value) || value > UINT32_MAX) {
-        return false;
-      }
-      *tag = static_cast<uint32_t>(value);
-    }
-    return FieldOf(*tag) != 0;
-  }
+  bool ReadTag(uint32_t* tag) { return ReadAnyTag(tag) && FieldOf(*tag) != 0; }
 
   // Up to 10 bytes; bits beyond 64 are dropped.
   bool ReadVarint(uint64_t* value) {
@@ -79,6 +68,19 @@ class Reader {
   bool Skip(uint32_t tag);
 
  private:
+  bool ReadAnyTag(uint32_t* tag) {
+    if (at_ != end_ && *at_ < 0x80) {
+      *tag = *at_++;
+    } else {
+      uint64_t value;
+      if (!ReadLongVarint(5, &value) || value > UINT32_MAX) {
+        return false;
+      }
+      *tag = static_cast<uint32_t>(value);
+    }
+    return true;
+  }
+
   bool ReadLongVarint(int max_bytes, uint64_t* value);
   bool SkipGroup(uint32_t field);
   bool SkipScalar(Type type);
