@@ -237,6 +237,7 @@ void LoopDispatcher::OnWake() {
 bool LoopDispatcher::OnSleep() {
   bool empty = true;
   for (const auto& link : links_) {
+    link->RingDoorbell();  // replies that were sent since OnWake() have released their memory
     if (link->outstanding_requests > 0) {
       empty &= link->ArmAndCheckEmpty();
     }

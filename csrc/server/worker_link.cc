@@ -23,11 +23,11 @@ bool WorkerLink::Push(uint64_t request, uint64_t offset, uint64_t bytes) {
 }
 
 void WorkerLink::RingDoorbell() {
-  if (!pushed_) {
-    return;
-  }
-  pushed_ = false;
-  if (requests_.ConsumerMustWake()) {
+  const bool pushed = std::exchange(pushed_, false);
+  const bool released = std::exchange(released_, false);
+  const bool wake_for_requests = pushed && requests_.ConsumerMustWake();
+  const bool wake_for_releases = released && releases_.ConsumerMustWake();
+  if (wake_for_requests || wake_for_releases) {
     // The counter cannot overflow: the worker reads it each time it has been woken.
     (void)eventfd_write(worker_doorbell_.get(), 1);
   }
@@ -59,6 +59,7 @@ void WorkerLink::Release(uint64_t offset) {
   if (!unreleased_.empty() || !releases_.Push(MakeEntry(0, offset, 0))) {
     unreleased_.push_back(offset);
   }
+  released_ = true;
 }
 
 void WorkerLink::RetryReleases() {

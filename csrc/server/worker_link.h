@@ -29,7 +29,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
 
   // Queues a request block for the worker. False: the ring is full. The doorbell waits for RingDoorbell().
   bool Push(uint64_t request, uint64_t offset, uint64_t bytes);
-  // Wakes the worker if something was pushed since the last call and the worker sleeps.
+  // Wakes the worker if it sleeps and waits for what was pushed or released since the last call.
   void RingDoorbell();
 
   struct Segment {
@@ -65,6 +65,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   RingProducer releases_;
   std::vector<uint64_t> unreleased_;  // did not fit into the release ring yet
   bool pushed_ = false;
+  bool released_ = false;
 };
 
 }  // namespace msserving
