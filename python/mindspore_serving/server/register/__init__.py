@@ -1,0 +1,28 @@
+"""What a ``servable_config.py`` uses: declare the model, register methods, say how data flows through them.
+
+The module runs once in each worker process. A method's body runs once too, with placeholders for the values of later
+requests, and only records which function or model gets which values.
+"""
+
+from mindspore_serving.server.register._declare import declare_servable
+from mindspore_serving.server.register._method import (
+    call_postprocess,
+    call_postprocess_pipeline,
+    call_preprocess,
+    call_preprocess_pipeline,
+    call_servable,
+    register_method,
+)
+from mindspore_serving.server.register._options import AclOptions, GpuOptions
+
+__all__ = [
+    "AclOptions",
+    "GpuOptions",
+    "call_postprocess",
+    "call_postprocess_pipeline",
+    "call_preprocess",
+    "call_preprocess_pipeline",
+    "call_servable",
+    "declare_servable",
+    "register_method",
+]

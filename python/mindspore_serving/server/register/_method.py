@@ -1,0 +1,381 @@
+"""Registering methods and the calls in their bodies."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from mindspore_serving.server import _checks
+from mindspore_serving.server.register._registry import (
+    Method,
+    Registration,
+    Stage,
+    StageKind,
+    current_registration,
+)
+from mindspore_serving.server.register._trace import StageResult, Trace
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_BUILTINS = {"argmax_cpp": 1}  # name: number of inputs
+_ORDER = ("call_preprocess", "call_servable", "call_postprocess")
+_TAGS = {"call_preprocess": "Preprocess", "call_servable": "Predict", "call_postprocess": "Postprocess"}
+
+
+class _Body:
+    """A method's body while it is traced."""
+
+    def __init__(self, registration: Registration, trace: Trace) -> None:
+        self.registration = registration
+        self.trace = trace
+        self.called: list[str] = []  # of _ORDER
+
+
+_body: ContextVar[_Body | None] = ContextVar("traced method body", default=None)
+
+
+def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable[[_Function], _Function]:
+    """Decorate a function to make it a method of the servable that clients can call.
+
+    The function's name is the method's name and its parameters are the names of the method's inputs. Its body runs
+    once, here, with placeholders: it hands them to `call_preprocess`, `call_servable` and `call_postprocess` and
+    returns placeholders, one for each output name. Placeholders have no values yet, so the body cannot compute with
+    them or branch on them.
+
+    Args:
+        output_names (Union[str, tuple[str], list[str]]): The names of the method's outputs.
+
+    Raises:
+        RuntimeError: The type or value of the parameter is invalid, the method is registered already, or its body
+            does something that a data flow cannot express.
+
+    Examples:
+        >>> from mindspore_serving.server import register
+        >>> import numpy as np
+        >>> def add_trans_datatype(x1, x2):
+        ...      return x1.astype(np.float32), x2.astype(np.float32)
+        >>>
+        >>> register.declare_servable(servable_file="tensor_add.mindir", model_format="MindIR", with_batch_dim=False)
+        >>>
+        >>> @register.register_method(output_names=["y"]) # register add_cast method in add
+        >>> def add_cast(x1, x2):
+        ...     x1, x2 = register.call_preprocess(add_trans_datatype, x1, x2)  # cast input to float32
+        ...     y = register.call_servable(x1, x2)
+        ...     return y
+    """
+    outputs = _checks.check_names("output_names", output_names)
+    registration = current_registration("register_method")
+
+    def register(function: _Function) -> _Function:
+        name, inputs = _read_signature(function)
+        if name in registration.methods:
+            raise RuntimeError(
+                f"Method '{name}' of servable '{registration.servable_name}' has been registered more than once"
+            )
+        registration.methods[name] = _trace_method(registration, function, name, inputs, outputs)
+        return function
+
+    return register
+
+
+def call_preprocess(preprocess_fun: Callable[..., Any] | str, *args: Any) -> Any:
+    """In a method's body: run a Python function on each instance before the model.
+
+    The function gets each value as a NumPy array, or as a str if the client sent text, and returns its outputs: one
+    value, or a tuple or list of them. It may change arrays in place.
+
+    Args:
+        preprocess_fun (Union[function, str]): The function, or the name of one that was used before:
+            "<servable>.<function>".
+        args: The function's inputs: inputs of the method. Their number is the number of the function's parameters.
+
+    Returns:
+        A placeholder of the function's result, to be unpacked into as many names as the function has outputs.
+
+    Raises:
+        RuntimeError: The type or value of a parameter is invalid, or the call is out of order.
+
+    Examples:
+        >>> from mindspore_serving.server import register
+        >>> import numpy as np
+        >>> def add_trans_datatype(x1, x2):
+        ...     return x1.astype(np.float32), x2.astype(np.float32)
+        >>>
+        >>> register.declare_servable(servable_file="tensor_add.mindir", model_format="MindIR", with_batch_dim=False)
+        >>>
+        >>> @register.register_method(output_names=["y"]) # register add_cast method in add
+        >>> def add_cast(x1, x2):
+        ...     x1, x2 = register.call_preprocess(add_trans_datatype, x1, x2)  # cast input to float32
+        ...     y = register.call_servable(x1, x2)
+        ...     return y
+    """
+    return _call_python("call_preprocess", "preprocess_fun", preprocess_fun, args, grouped=False)
+
+
+def call_preprocess_pipeline(preprocess_fun: Callable[..., Any] | str, *args: Any) -> Any:
+    """In a method's body: run a Python function on many instances at once before the model.
+
+    The function gets a tuple of instances, each a tuple of its values, and yields (or returns a list of) one result
+    for each instance in order. Use it to work on the instances of several requests in parallel.
+
+    Args:
+        preprocess_fun (Union[function, str]): The function, or the name of one that was used before.
+        args: The values of each instance: inputs of the method.
+
+    Returns:
+        A placeholder of one instance's result, to be unpacked into as many names as there are outputs.
+
+    Raises:
+        RuntimeError: The type or value of a parameter is invalid, or the call is out of order.
+
+    Examples:
+        >>> from mindspore_serving.server import register
+        >>> import numpy as np
+        >>> def add_trans_datatype(instances):
+        ...     for x1, x2 in instances:
+        ...         yield x1.astype(np.float32), x2.astype(np.float32)
+        >>>
+        >>> register.declare_servable(servable_file="tensor_add.mindir", model_format="MindIR", with_batch_dim=False)
+        >>>
+        >>> @register.register_method(output_names=["y"]) # register add_cast method in add
+        >>> def add_cast(x1, x2):
+        ...     x1, x2 = register.call_preprocess_pipeline(add_trans_datatype, x1, x2)  # cast input to float32
+        ...     y = register.call_servable(x1, x2)
+        ...     return y
+    """
+    return _call_python("call_preprocess", "preprocess_fun", preprocess_fun, args, grouped=True)
+
+
+def call_servable(*args: Any, subgraph: int = 0) -> Any:
+    """In a method's body: run the declared model.
+
+    Args:
+        args: The model's inputs, in the model's order.
+        subgraph (int, optional): Which of the model's files to run. Default: 0.
+
+    Returns:
+        A placeholder of the model's outputs, to be unpacked into as many names as the model has outputs.
+
+    Raises:
+        RuntimeError: The type or value of a parameter is invalid, no model is declared, or the call is out of order.
+
+    Examples:
+        >>> from mindspore_serving.server import register
+        >>> register.declare_servable(servable_file="tensor_add.mindir", model_format="MindIR", with_batch_dim=False)
+        >>>
+        >>> @register.register_method(output_names=["y"]) # register add_common method in add
+        >>> def add_common(x1, x2):
+        ...     y = register.call_servable(x1, x2)
+        ...     return y
+    """
+    body = _enter("call_servable")
+    _checks.check_int("subgraph", subgraph)
+    model = body.registration.model
+    if model is None:
+        raise RuntimeError(
+            f"RegisterInputOutputInfo failed, cannot find servable '{body.registration.servable_name}': there is no "
+            "model declared. Call declare_servable before register_method"
+        )
+    if subgraph >= len(model.files):
+        raise RuntimeError(
+            f"Parameter 'subgraph' should be less than {len(model.files)}, the number of files given to "
+            f"declare_servable, but {subgraph} was given"
+        )
+    if not args:
+        raise RuntimeError("call_servable needs the model's inputs, but none was given")
+    title = "call_servable" if len(model.files) == 1 else f"call_servable(subgraph={subgraph})"
+    inputs = body.trace.read(args, title)
+    return body.trace.add(Stage(StageKind.MODEL, title, inputs, subgraph=subgraph, tag=_TAGS["call_servable"]))
+
+
+def call_postprocess(postprocess_fun: Callable[..., Any] | str, *args: Any) -> Any:
+    """In a method's body: run a Python function on each instance after the model.
+
+    Args:
+        postprocess_fun (Union[function, str]): The function, as for `call_preprocess`; or "argmax_cpp", which returns
+            the position of the largest of all elements of its one input as int64.
+        args: The function's inputs: inputs of the method, or results of its other calls. Their number is the number
+            of the function's parameters.
+
+    Returns:
+        A placeholder of the function's result, to be unpacked into as many names as the function has outputs.
+
+    Raises:
+        RuntimeError: The type or value of a parameter is invalid, or the call is out of order.
+
+    Examples:
+        >>> from mindspore_serving.server import register
+        >>> register.declare_servable(servable_file="lenet.mindir", model_format="MindIR")
+        >>>
+        >>> @register.register_method(output_names=["digit"])
+        >>> def predict(image):
+        ...     scores = register.call_servable(image)
+        ...     digit = register.call_postprocess("argmax_cpp", scores)
+        ...     return digit
+    """
+    return _call_python("call_postprocess", "postprocess_fun", postprocess_fun, args, grouped=False)
+
+
+def call_postprocess_pipeline(postprocess_fun: Callable[..., Any] | str, *args: Any) -> Any:
+    """In a method's body: run a Python function on many instances at once after the model.
+
+    Args:
+        postprocess_fun (Union[function, str]): The function, as for `call_preprocess_pipeline`.
+        args: The values of each instance: inputs of the method, or results of its other calls.
+
+    Returns:
+        A placeholder of one instance's result, to be unpacked into as many names as there are outputs.
+
+    Raises:
+        RuntimeError: The type or value of a parameter is invalid, or the call is out of order.
+
+    Examples:
+        >>> from mindspore_serving.server import register
+        >>> def name_digits(instances):
+        ...     for (scores,) in instances:
+        ...         yield f"digit {scores.argmax()}"
+        >>>
+        >>> register.declare_servable(servable_file="lenet.mindir", model_format="MindIR")
+        >>>
+        >>> @register.register_method(output_names=["name"])
+        >>> def predict(image):
+        ...     scores = register.call_servable(image)
+        ...     name = register.call_postprocess_pipeline(name_digits, scores)
+        ...     return name
+    """
+    return _call_python("call_postprocess", "postprocess_fun", postprocess_fun, args, grouped=True)
+
+
+def _read_signature(function: object) -> tuple[str, tuple[str, ...]]:
+    if not inspect.isfunction(function):
+        raise RuntimeError(f"register_method decorates a function, but a {type(function).__name__} was given")
+    name = function.__name__
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    ):
+        raise RuntimeError(f"Method '{name}' should be a plain function, without async or yield")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise RuntimeError(
+                f"Parameter '{parameter.name}' of method '{name}' is {parameter.kind.name}, which register_method does "
+                "not support: the inputs of a method are its plain parameters"
+            )
+    return name, tuple(inspect.signature(function).parameters)
+
+
+def _trace_method(
+    registration: Registration,
+    function: Callable[..., Any],
+    name: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+) -> Method:
+    if _body.get() is not None:
+        raise RuntimeError(f"Method '{name}' should not be registered inside the body of another method")
+    trace = Trace(name, inputs)
+    body = _Body(registration, trace)
+    token = _body.set(body)
+    try:
+        result = function(*trace.inputs)
+        returns = trace.read_returns(result, outputs)
+    finally:
+        _body.reset(token)
+    if "call_servable" not in body.called:
+        raise RuntimeError(f"Method '{name}' should call call_servable once, but it does not")
+    for stage in trace.stages:
+        if not stage.outputs:
+            raise RuntimeError(f"The result of {stage.title} in method '{name}' is not used")
+        _check_counts(registration, stage)
+    return Method(name, inputs, outputs, tuple(trace.stages), returns)
+
+
+def _check_counts(registration: Registration, stage: Stage) -> None:
+    """A function or sub-graph has the same number of inputs and outputs wherever it is used."""
+    counts = (len(stage.inputs), stage.outputs)
+    if stage.kind is StageKind.MODEL:
+        known = registration.model_counts.setdefault(stage.subgraph, counts)
+        phrase = "not match old count"
+    elif stage.function is not None:
+        known = registration.function_counts.setdefault(id(stage.function), counts)
+        phrase = "not match last registered count"
+    else:
+        return
+    for what, now, before in zip(("inputs", "outputs"), counts, known, strict=True):
+        if now != before:
+            raise RuntimeError(f"The {what} count {now} of {stage.title} does {phrase} {before}")
+
+
+def _enter(step: str) -> _Body:
+    """Check that `step` may be called now."""
+    body = _body.get()
+    if body is None:
+        raise RuntimeError(f"{step} should be called in the body of a function decorated with register_method")
+    if step in body.called:
+        raise RuntimeError(
+            f"{step} or its pipeline form should not be invoked more than once in method '{body.trace.method_name}'"
+        )
+    for later in _ORDER[_ORDER.index(step) + 1 :]:
+        if later in body.called:
+            raise RuntimeError(f"{later} should be invoked after {step} in method '{body.trace.method_name}'")
+    if step == "call_postprocess" and "call_servable" not in body.called:
+        raise RuntimeError(
+            f"call_postprocess should be invoked after call_servable in method '{body.trace.method_name}'"
+        )
+    body.called.append(step)
+    return body
+
+
+def _call_python(step: str, parameter: str, function: object, args: tuple[Any, ...], grouped: bool) -> StageResult:
+    body = _enter(step)
+    call = f"{step}_pipeline" if grouped else step
+    tag = _TAGS[step]
+    if isinstance(function, str):
+        _checks.check_str(parameter, function)
+        if step == "call_postprocess" and not grouped and function in _BUILTINS:
+            title = f"{call}('{function}')"
+            _check_arity(title, _BUILTINS[function], len(args))
+            inputs = body.trace.read(args, title)
+            return body.trace.add(Stage(StageKind.BUILTIN, title, inputs, builtin=function, outputs=1, tag=tag))
+        function = _find_function(body.registration, function, call)
+    if not callable(function):
+        raise RuntimeError(
+            f"Parameter '{parameter}' should be function or str, but a {type(function).__name__} was given"
+        )
+    name = getattr(function, "__name__", type(function).__name__)
+    title = f"{call}({name})"
+    _check_accepts(title, function, 1 if grouped else len(args), grouped)
+    inputs = body.trace.read(args, title)
+    body.registration.functions[f"{body.registration.servable_name}.{name}"] = function
+    return body.trace.add(Stage(StageKind.PYTHON, title, inputs, function=function, grouped=grouped, tag=tag))
+
+
+def _find_function(registration: Registration, name: str, call: str) -> Callable[..., Any]:
+    function = registration.functions.get(name)
+    if function is None:
+        known = ", ".join([*registration.functions, *(_BUILTINS if call == "call_postprocess" else ())])
+        raise RuntimeError(f"{call} does not know a function named '{name}'; known are: {known or 'none'}")
+    return function
+
+
+def _check_arity(title: str, expected: int, given: int) -> None:
+    if expected != given:
+        raise RuntimeError(f"The function of {title} takes {expected} input(s), but {given} are given")
+
+
+def _check_accepts(title: str, function: Callable[..., Any], count: int, grouped: bool) -> None:
+    """The function can be called with `count` positional arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some native functions do not tell
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        given = "a tuple of instances is given" if grouped else f"{count} are given"
+        raise RuntimeError(
+            f"The function of {title} takes {len(signature.parameters)} input(s), {signature}, but {given}"
+        ) from None

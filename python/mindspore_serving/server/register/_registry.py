@@ -1,0 +1,117 @@
+"""What one servable_config.py has registered. The worker reads it after importing the file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+CONFIG_FILE = "servable_config.py"
+
+
+class StageKind(Enum):
+    """What runs a stage; the values are the native worker's names."""
+
+    PYTHON = "python"
+    MODEL = "model"
+    BUILTIN = "builtin"
+
+
+@dataclass(frozen=True)
+class ValueRef:
+    """A value that flows in a method: an input (stage 0), or an output of stage 1, 2, ..."""
+
+    stage: int
+    index: int
+
+
+@dataclass
+class Stage:
+    """One step of a method."""
+
+    kind: StageKind
+    title: str  # what messages call it, e.g. "call_preprocess(resize)"
+    inputs: tuple[ValueRef, ...]
+    function: Callable[..., Any] | None = None
+    builtin: str = ""
+    subgraph: int = 0
+    outputs: int = 0  # 0 until a use in the method's body has fixed it
+    grouped: bool = False  # the function takes a tuple of instances
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method: what clients see of it, and its stages."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    returns: tuple[ValueRef, ...]
+
+
+@dataclass(frozen=True)
+class ModelDeclaration:
+    """The arguments of declare_servable, checked."""
+
+    files: tuple[str, ...]
+    model_format: str  # "mindir" or "om"
+    with_batch_dim: bool
+    options: Any  # AclOptions, GpuOptions, dict of str to str, or None
+    without_batch_dim_inputs: tuple[int, ...]
+
+
+@dataclass
+class Registration:
+    """Everything of one servable."""
+
+    directory: str
+    model: ModelDeclaration | None = None
+    methods: dict[str, Method] = field(default_factory=dict)
+    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)  # by name, for use as a string
+    function_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by id(): inputs, outputs
+    model_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by subgraph: inputs, outputs
+
+    @property
+    def servable_name(self) -> str:
+        """The servable is called what its directory is called."""
+        return os.path.basename(self.directory)
+
+
+_registrations: dict[str, Registration] = {}
+
+
+def current_registration(caller: str) -> Registration:
+    """The registration of the servable_config.py that is running, found by walking up the call stack.
+
+    Args:
+        caller: The register function that asks, for the message.
+
+    Raises:
+        RuntimeError: No servable_config.py is running.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.endswith(CONFIG_FILE):
+            directory = os.path.dirname(os.path.realpath(path))
+            return _registrations.setdefault(directory, Registration(directory))
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    raise RuntimeError(f"{caller} should be called while a {CONFIG_FILE} is being imported, but none is")
+
+
+def registration_of(directory: str) -> Registration:
+    """What the servable_config.py in `directory` has registered so far."""
+    real = os.path.realpath(directory)
+    return _registrations.get(real) or Registration(real)
+
+
+def forget_registrations() -> None:
+    """Start from nothing, for tests."""
+    _registrations.clear()

@@ -1,0 +1,83 @@
+"""Importing a servable's servable_config.py, and telling what went wrong in it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "")
+# Packages that the worker itself needs later: a servable of that name must not take their place.
+_NEEDED = ("mindspore", "numpy")
+
+
+def import_servable_config(servable_directory: str, servable_name: str) -> ModuleType:
+    """Import ``<servable_name>.servable_config`` from the servable directory.
+
+    The servable's directory is a package of that name whatever else is installed under it, so relative imports and
+    imports by the servable's name find its own files. Only a name that is in use already (of the standard library,
+    say) keeps its meaning; then the servable's directory is added to what belongs to it.
+
+    Args:
+        servable_directory: Directory that holds the servable's directory. Appended to sys.path.
+        servable_name: The servable.
+
+    Returns:
+        The module.
+    """
+    if servable_directory not in sys.path:
+        sys.path.append(servable_directory)
+    path = os.path.join(servable_directory, servable_name)
+    package = servable_name.replace(".", "_")
+    if package in _NEEDED:
+        importlib.import_module(package)
+    known = sys.modules.get(package)
+    if known is None:
+        _make_package(package, path)
+    else:
+        known.__path__ = [path, *getattr(known, "__path__", [])]
+    return importlib.import_module(f"{package}.servable_config")
+
+
+def describe_failure(error: BaseException) -> str:
+    """What a user needs of an exception: its text, and where in their own code it came from.
+
+    Args:
+        error: What was raised while the servable was loaded.
+
+    Returns:
+        Some lines, the exception's text first.
+    """
+    report = traceback.TracebackException(type(error), error, error.__traceback__)
+    lines = ["".join(report.format_exception_only()).strip()]
+    if isinstance(error, RuntimeError):
+        lines = [str(error)]
+    frames = [frame for frame in report.stack if not _is_ours(frame.filename)]
+    if frames:
+        lines.append("".join(traceback.format_list(frames)).rstrip())
+    cause = error.__cause__
+    if cause is not None:
+        lines.append(f"Caused by {describe_failure(cause)}")
+    return "\n".join(lines)
+
+
+def _make_package(name: str, path: str) -> None:
+    init = os.path.join(path, "__init__.py")
+    if os.path.isfile(init):
+        spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[path])
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [path]
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith("<frozen ") or os.path.realpath(filename).startswith(_PACKAGE)

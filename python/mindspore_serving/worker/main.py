@@ -1,0 +1,141 @@
+"""The life of a worker process: take the start order, load the servable, run until the server says stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from mindspore_serving._native import load_native
+from mindspore_serving.server.register import _registry
+from mindspore_serving.worker import _servable_module
+
+if TYPE_CHECKING:
+    from mindspore_serving._core import Worker
+    from mindspore_serving.worker.stages import ServableStages
+
+logger = logging.getLogger("mindspore_serving.worker")
+
+
+@dataclass(frozen=True)
+class StartOrder:
+    """What the server sends first. The key came over the control socket and goes nowhere else."""
+
+    servable_directory: str
+    servable_name: str
+    version: int
+    version_directory: str | None
+    device_id: int
+    device_type: str | None
+    dec_key: bytes | None
+    dec_mode: str
+
+    @classmethod
+    def from_json(cls, text: bytes) -> StartOrder:
+        """Read the server's JSON."""
+        values = json.loads(text)
+        key = values.pop("dec_key")
+        return cls(dec_key=None if key is None else bytes.fromhex(key), **values)
+
+    def __repr__(self) -> str:
+        return f"StartOrder({self.servable_name!r}, version {self.version}, device {self.device_id})"
+
+
+class _NativeLog(logging.Handler):
+    """Python's log records as lines of the native log."""
+
+    def __init__(self, core: Any) -> None:
+        super().__init__()
+        self._log = core.log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = 0 if record.levelno < logging.INFO else min(3, record.levelno // 10 - 1)
+        self._log(level, self.format(record))
+
+
+def main(argv: list[str]) -> int:
+    """Run a worker.
+
+    Args:
+        argv: The command line; its last part is the number of the control descriptor.
+
+    Returns:
+        The process's exit code.
+    """
+    if len(argv) != 2 or not argv[1].isdigit():
+        print("mindspore_serving.worker is started by the server, not by hand: see start_servables", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the server tells us
+    core = cast(Any, load_native("_core"))
+    _set_up_logging(core)
+    worker: Worker = core.Worker(int(argv[1]))
+    stop_asked = threading.Event()
+
+    def on_terminate(_number: int, _frame: object) -> None:
+        stop_asked.set()
+        worker.request_stop()
+
+    signal.signal(signal.SIGTERM, on_terminate)
+    order = StartOrder.from_json(worker.receive_start())
+    try:
+        stages = _load(worker, order)
+    except BaseException as error:
+        traceback.print_exc()
+        worker.send_failed(
+            f"Servable '{order.servable_name}' version {order.version} cannot be started: "
+            f"{_servable_module.describe_failure(error)}"
+        )
+        return 1
+    if stop_asked.is_set():
+        return 0
+    worker.send_ready(json.dumps(stages.description).encode())
+    return _run(worker)
+
+
+def _load(worker: Worker, order: StartOrder) -> ServableStages:
+    os.environ["SERVING_DEVICE_ID"] = str(order.device_id)
+    _servable_module.import_servable_config(order.servable_directory, order.servable_name)
+    registration = _registry.registration_of(os.path.join(order.servable_directory, order.servable_name))
+    # Only now: numpy and what else the stages need, after the user's file had its chance to set things up.
+    from mindspore_serving.worker.stages import ServableStages
+
+    return ServableStages(worker, order, registration)
+
+
+def _run(worker: Worker) -> int:
+    """Run the executor on a thread of its own, so that this one can take signals."""
+    outcome: list[str | BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            outcome.append(worker.run())
+        except BaseException as error:
+            outcome.append(error)
+        done.set()
+
+    thread = threading.Thread(target=run, name="executor")
+    thread.start()
+    while not done.wait(1.0):
+        pass
+    thread.join()
+    end = outcome[0]
+    if isinstance(end, BaseException):
+        logger.error("The worker ends: %s", end)
+        traceback.print_exception(end)
+        return 1
+    logger.info("The worker ends: %s", end)
+    return 0
+
+
+def _set_up_logging(core: Any) -> None:
+    root = logging.getLogger()
+    root.addHandler(_NativeLog(core))
+    # The native side filters by GLOG_v.
+    logging.getLogger("mindspore_serving").setLevel(logging.DEBUG)

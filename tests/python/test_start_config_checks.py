@@ -1,0 +1,185 @@
+"""Parameter checks of start_grpc_server, start_restful_server and start_servables, and what a failed start leaves."""
+
+import pytest
+
+from mindspore_serving import server
+from mindspore_serving.server import _checks, _server
+
+
+class RecordingNative:
+    """Stands where the native server stands and notes what it is told."""
+
+    def __init__(self, io_threads):
+        self.calls = []
+        self.io_threads = io_threads
+
+    def __getattr__(self, name):
+        def call(*args):
+            self.calls.append((name, *args))
+            return self.answers.get(name)
+
+        return call
+
+    answers = {"stop_requested": 0}
+
+
+@pytest.fixture
+def natives(monkeypatch):
+    """The native servers made during the test, newest last."""
+    made = []
+
+    class Core:
+        @staticmethod
+        def Server(io_threads):
+            made.append(RecordingNative(io_threads))
+            return made[-1]
+
+    monkeypatch.setattr(_server, "load_native", lambda name: Core)
+    yield made
+    server.stop()
+
+
+def names(native):
+    return [call[0] for call in native.calls]
+
+
+@pytest.mark.parametrize("start", [server.start_grpc_server, server.start_restful_server])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((5500,), "'address' should be str"),
+        (("",), "'address' should not be empty str"),
+        (("127.0.0.1",), "is illegal: ip and port should be separated by ':'"),
+        ((":5500",), "the ip is missing"),
+        (("127.0.0.1:",), "the port is missing"),
+        (("127.0.0.1:http",), "the port 'http' is not a number"),
+        (("127.0.0.1:-1",), "the port '-1' is not a number"),
+        (("127.0.0.1:٣",), "is not a number"),
+        (("127.0.0.1:0",), r"port 0 is out of legal range \[1 ~ 65535\]"),
+        (("127.0.0.1:65536",), r"port 65536 is out of legal range \[1 ~ 65535\]"),
+        (("127.0.0.1:5500", 0), r"'max_msg_mb_size' should be in range \[1, 512\], but 0"),
+        (("127.0.0.1:5500", 513), r"'max_msg_mb_size' should be in range \[1, 512\], but 513"),
+        (("127.0.0.1:5500", 1.0), "'max_msg_mb_size' should be int"),
+        (("127.0.0.1:5500", True), "'max_msg_mb_size' should be int"),
+        (("127.0.0.1:5500", 100, "tls"), "'ssl_config' should be SSLConfig or None"),
+    ],
+)
+def test_AWrongParameterOfAServerIsRefused(natives, start, arguments, text):
+    with pytest.raises(RuntimeError, match=text):
+        start(*arguments)
+    assert natives == []
+
+
+def test_TheLastColonSplitsTheAddress():
+    assert _checks.check_ip_address("[::1]:5500") == ("[::1]", 5500)
+
+
+def test_UnixAddressesAreForGrpcAlone(natives, tmp_path):
+    with pytest.raises(RuntimeError, match="path after 'unix:' is empty"):
+        server.start_grpc_server("unix:")
+    with pytest.raises(RuntimeError, match="directory '.*nowhere' does not exist"):
+        server.start_grpc_server(f"unix:{tmp_path}/nowhere/socket")
+    with pytest.raises(RuntimeError, match="RESTful server takes ip:port only"):
+        server.start_restful_server(f"unix:{tmp_path}/socket")
+    server.start_grpc_server(f"unix:{tmp_path}/socket")
+    assert natives[-1].calls[0][:2] == ("start_grpc", f"unix:{tmp_path}/socket")
+
+
+def test_TheReadyLineIsOnStandardOutput(natives, capsys):
+    server.start_grpc_server("127.0.0.1:5500", 7)
+    server.start_restful_server("127.0.0.1:1500")
+    assert natives[0].calls == [
+        ("start_grpc", "127.0.0.1:5500", 7, None, None, None, False),
+        ("start_restful", "127.0.0.1:1500", 100, None, None, None, False),
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "Serving gRPC server start success, listening on 127.0.0.1:5500",
+        "Serving RESTful server start success, listening on 127.0.0.1:1500",
+    ]
+
+
+def test_TheAuthoritiesOfClientsCountOnlyWhenClientsAreVerified(natives):
+    server.start_grpc_server("127.0.0.1:5500", ssl_config=server.SSLConfig("c", "k", "ca"))
+    server.start_restful_server("127.0.0.1:1500", ssl_config=server.SSLConfig("c", "k", "ca", True))
+    assert natives[0].calls[0][3:] == ("c", "k", None, False)
+    assert natives[0].calls[1][3:] == ("c", "k", "ca", True)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [(server.start_grpc_server, "start_grpc_server"), (server.start_restful_server, "start_restful_server")],
+)
+def test_ASecondStartStopsTheWholeServer(natives, start, name):
+    start("127.0.0.1:5500")
+    with pytest.raises(RuntimeError, match=f"{name} has been called already"):
+        start("127.0.0.1:5501")
+    assert "stop" in names(natives[0])
+    start("127.0.0.1:5500")  # everything can be started again
+    assert len(natives) == 2
+
+
+def test_AWrongParameterStopsWhatRuns(natives):
+    server.start_grpc_server("127.0.0.1:5500")
+    with pytest.raises(RuntimeError, match="should be in range"):
+        server.start_restful_server("127.0.0.1:1500", 1000)
+    assert "stop" in names(natives[0])
+
+
+def test_AServableThatCannotStartStopsTheServer(natives, tmp_path):
+    server.start_grpc_server("127.0.0.1:5500")
+    with pytest.raises(RuntimeError, match="Check servable config failed, directory"):
+        server.start_servables(server.ServableStartConfig(str(tmp_path), "add", 0))
+    assert names(natives[0]) == ["start_grpc", "stop", "restore_signal_handlers"]
+
+
+def test_AWorkersFailureIsRaisedAndStopsTheServer(natives, tmp_path, monkeypatch):
+    (tmp_path / "add" / "1").mkdir(parents=True)
+    (tmp_path / "add" / "servable_config.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        RecordingNative, "answers", {"stop_requested": 0, "wait_ready": 'File "servable_config.py", line 12: oops'}
+    )
+    with pytest.raises(RuntimeError, match='servable_config.py", line 12: oops'):
+        server.start_servables(server.ServableStartConfig(str(tmp_path), "add", 0))
+    assert (tmp_path / "serving_logs").is_dir()
+    assert names(natives[0])[:3] == ["install_signal_handlers", "add_servable", "wait_ready"]
+    assert "stop" in names(natives[0])
+
+
+def test_ASignalEndsStarting(natives, tmp_path, monkeypatch):
+    (tmp_path / "add" / "1").mkdir(parents=True)
+    (tmp_path / "add" / "servable_config.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RecordingNative, "answers", {"stop_requested": 2, "wait_ready": ""})
+    with pytest.raises(RuntimeError, match="interrupted by signal SIGINT"):
+        server.start_servables(server.ServableStartConfig(str(tmp_path), "add", 0))
+    assert "stop" in names(natives[0])
+
+
+def test_StopIsIdempotent(natives):
+    server.stop()
+    server.start_grpc_server("127.0.0.1:5500")
+    server.stop()
+    server.stop()
+    assert names(natives[0]).count("stop") == 1
+
+
+def test_TheLimitOfWaitingRequestsIsChecked(natives):
+    for wrong in (0, -1, True, "1"):
+        with pytest.raises(RuntimeError, match="max_enqueued_requests"):
+            _server.set_max_enqueued_requests(wrong)
+    _server.set_max_enqueued_requests(5)
+    assert natives[-1].calls == [("set_max_enqueued_requests", 5)]
+
+
+@pytest.mark.parametrize("text", ["0", "65", "two", "", "-1"])
+def test_AWrongNumberOfLoopsIsRefused(natives, monkeypatch, text):
+    monkeypatch.setenv("MSSERVING_IO_THREADS", text)
+    with pytest.raises(RuntimeError, match="MSSERVING_IO_THREADS should be a number from 1 to 64"):
+        server.start_grpc_server("127.0.0.1:5500")
+
+
+def test_TheNumberOfLoopsIsTaken(natives, monkeypatch):
+    monkeypatch.setenv("MSSERVING_IO_THREADS", "3")
+    server.start_grpc_server("127.0.0.1:5500")
+    assert natives[-1].io_threads == 3
