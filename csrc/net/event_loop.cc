@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -23,6 +24,8 @@ constexpr int kEventsPerWait = 256;
 struct EventLoop::State {
   UniqueFd epoll;
   UniqueFd wakeup;  // an eventfd; epoll knows it by a null handler
+  UniqueFd timer;   // a timerfd; epoll knows it by the address of this member
+  int64_t armed_ns = kNoDeadline;  // what it is set to
   epoll_event events[kEventsPerWait];
   int event_count = 0;
   int event_next = 0;
@@ -38,7 +41,8 @@ struct EventLoop::State {
   std::atomic<bool> stop{false};
   std::vector<std::function<void()>> running;
 
-  void Wait(int64_t timeout_ns);
+  void Wait(bool may_block);
+  bool ArmTimer(int64_t now_ns, const Clock& clock);
   void RunPosted();
   void RunTimers(int64_t now_ns);
   void RunHooks();
@@ -47,21 +51,34 @@ struct EventLoop::State {
   void WakeUp();
 };
 
-// Blocks for up to timeout_ns; for ever if negative.
-void EventLoop::State::Wait(int64_t timeout_ns) {
+void EventLoop::State::Wait(bool may_block) {
   event_next = 0;
-  const timespec timeout{timeout_ns / kNanosPerSecond, timeout_ns % kNanosPerSecond};
-  event_count = epoll_pwait2(epoll.get(), events, kEventsPerWait, timeout_ns < 0 ? nullptr : &timeout, nullptr);
-  if (event_count < 0 && errno == ENOSYS) {  // kernels before 5.11: milliseconds, rounded up so as not to be early
-    const int64_t timeout_ms = std::min<int64_t>((timeout_ns + kNanosPerMilli - 1) / kNanosPerMilli, 1 << 30);
-    event_count = epoll_wait(epoll.get(), events, kEventsPerWait, timeout_ns < 0 ? -1 : static_cast<int>(timeout_ms));
-  }
+  event_count = epoll_wait(epoll.get(), events, kEventsPerWait, may_block ? -1 : 0);
   if (event_count < 0) {
     if (errno != EINTR) {
       ThrowErrno("epoll_wait");
     }
     event_count = 0;
   }
+}
+
+// The timer descriptor is set only when the next timer is earlier than what it is set to: most timers are cancelled
+// or replaced by later ones, and a wake-up too many costs less than a setting for each. `now_ns` is the wake-up's.
+// False: a timer is due already.
+bool EventLoop::State::ArmTimer(int64_t now_ns, const Clock& clock) {
+  const int64_t next_ns = timers.next_ns();
+  if (next_ns <= now_ns) {
+    return false;
+  }
+  if (next_ns < armed_ns) {
+    const int64_t wait_ns = std::max<int64_t>(1, next_ns - clock.NowNs());
+    const itimerspec setting{{0, 0}, {wait_ns / kNanosPerSecond, wait_ns % kNanosPerSecond}};
+    if (timerfd_settime(timer.get(), 0, &setting, nullptr) != 0) {
+      ThrowErrno("timerfd_settime");
+    }
+    armed_ns = next_ns;
+  }
+  return true;
 }
 
 void EventLoop::State::WakeUp() {
@@ -136,6 +153,16 @@ EventLoop::EventLoop(const Clock& clock)
     ThrowErrno("eventfd");
   }
   Add(state_->wakeup.get(), EPOLLIN, nullptr);
+  state_->timer.Reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!state_->timer) {
+    ThrowErrno("timerfd_create");
+  }
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = &state_->timer;
+  if (epoll_ctl(state_->epoll.get(), EPOLL_CTL_ADD, state_->timer.get(), &event) != 0) {
+    ThrowErrno("epoll_ctl(add)");
+  }
 }
 
 EventLoop::~EventLoop() = default;
@@ -170,17 +197,14 @@ void EventLoop::Remove(int fd, IoHandler* handler) {
 void EventLoop::Run() {
   State& state = *state_;
   for (;;) {
-    int64_t timeout_ns = -1;
-    if (const int64_t next_ns = state.timers.next_ns(); next_ns != kNoDeadline) {
-      timeout_ns = std::max<int64_t>(0, next_ns - clock_.NowNs());
-    }
+    bool may_block = state.ArmTimer(now_ns_, clock_);
     // A poster sees `sleeping` and rings, or is seen here: both sides write first and read second.
     state.sleeping.store(true, std::memory_order_seq_cst);
-    const bool may_sleep = state.ArmHooks();
-    if (!may_sleep || state.has_posted.load(std::memory_order_seq_cst) || state.stop.load(std::memory_order_seq_cst)) {
-      timeout_ns = 0;
+    may_block = state.ArmHooks() && may_block;
+    if (state.has_posted.load(std::memory_order_seq_cst) || state.stop.load(std::memory_order_seq_cst)) {
+      may_block = false;
     }
-    state.Wait(timeout_ns);
+    state.Wait(may_block);
     state.sleeping.store(false, std::memory_order_relaxed);
     now_ns_ = clock_.NowNs();
     for (size_t i = 0; i < state.hooks.size(); ++i) {
@@ -197,6 +221,12 @@ void EventLoop::Run() {
       if (event.data.ptr == nullptr) {
         uint64_t count;
         [[maybe_unused]] const ssize_t got = read(state.wakeup.get(), &count, sizeof(count));
+        continue;
+      }
+      if (event.data.ptr == &state.timer) {
+        uint64_t count;
+        [[maybe_unused]] const ssize_t got = read(state.timer.get(), &count, sizeof(count));
+        state.armed_ns = kNoDeadline;
         continue;
       }
       static_cast<IoHandler*>(event.data.ptr)->OnIo(event.events);

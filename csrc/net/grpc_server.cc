@@ -1,5 +1,6 @@
 #include "net/grpc_server.h"
 
+#include <cstring>
 #include <new>
 #include <utility>
 #include <vector>
@@ -101,6 +102,19 @@ Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_
     nghttp2_session_callbacks_del(callbacks);
     throw std::bad_alloc();
   }
+  session_memory = {&session_blocks,
+                    [](size_t size, void* blocks) { return static_cast<BlockCache*>(blocks)->Allocate(size); },
+                    [](void* block, void* blocks) { static_cast<BlockCache*>(blocks)->Free(block); },
+                    [](size_t count, size_t size, void* blocks) -> void* {
+                      if (size != 0 && count > SIZE_MAX / size) {
+                        return nullptr;
+                      }
+                      void* block = static_cast<BlockCache*>(blocks)->Allocate(count * size);
+                      return block == nullptr ? nullptr : std::memset(block, 0, count * size);
+                    },
+                    [](void* block, size_t size, void* blocks) {
+                      return static_cast<BlockCache*>(blocks)->Reallocate(block, size);
+                    }};
   nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, &Http2Callbacks::OnBeginHeaders);
   nghttp2_session_callbacks_set_on_header_callback(callbacks, &Http2Callbacks::OnHeader);
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &Http2Callbacks::OnData);
@@ -172,9 +186,10 @@ struct GrpcServer::Impl {
     }
     try {
       auto connection = std::make_unique<Http2Connection>(&shared, std::move(socket), tls, this, &Closed);
+      connections.reserve(connections.size() + 1);
+      connection->Begin();
       connection->index = connections.size();
-      connections.push_back(connection.get());
-      connection.release()->Begin();
+      connections.push_back(connection.release());
     } catch (const std::bad_alloc&) {
       MSSERVING_LOG(kError, "No memory for another gRPC connection");
     }

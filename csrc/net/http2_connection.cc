@@ -77,7 +77,8 @@ Http2Connection::~Http2Connection() {
 }
 
 void Http2Connection::Begin() {
-  if (nghttp2_session_server_new2(&session_, shared_.callbacks, this, shared_.session_options) != 0) {
+  if (nghttp2_session_server_new3(&session_, shared_.callbacks, this, shared_.session_options,
+                                  &shared_.session_memory) != 0) {
     throw std::bad_alloc();
   }
   const GrpcServerOptions& options = shared_.options;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "net/block_cache.h"
 #include "net/compression.h"
 #include "net/connection.h"
 #include "net/grpc_server.h"
@@ -99,6 +100,8 @@ struct Http2Shared {
   GrpcService& service;
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_option* session_options = nullptr;
+  BlockCache session_blocks;
+  nghttp2_mem session_memory;  // nghttp2's view of session_blocks
   Compression compression;
   size_t calls = 0;           // given to the service and not yet back
   size_t buffered_bytes = 0;  // of messages that are received or worked on
