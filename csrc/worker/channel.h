@@ -53,6 +53,7 @@ class Channel {
   void Disarm();
 
   uint8_t* request_memory() const { return request_memory_.base(); }
+  uint64_t request_bytes() const { return request_memory_.size(); }
   uint8_t* reply_memory() const { return reply_memory_.base(); }
   uint64_t reply_bytes() const { return reply_memory_.size(); }
   const SlabAllocator& slab() const { return slab_; }

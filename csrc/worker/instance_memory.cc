@@ -87,4 +87,10 @@ void InstanceMemory::Release(MemoryPool& pool) {
   bytes_ = 0;
 }
 
+bool InstanceMemory::Owns(const uint8_t* data) const {
+  return std::any_of(blocks_.begin(), blocks_.end(), [data](const MemoryPool::Block& block) {
+    return data >= block.data && data < block.data + block.bytes;
+  });
+}
+
 }  // namespace msserving

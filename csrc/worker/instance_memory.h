@@ -47,6 +47,8 @@ class InstanceMemory {
   // Gives everything back.
   void Release(MemoryPool& pool);
   size_t bytes() const { return bytes_; }
+  // `data` lies in one of the blocks.
+  bool Owns(const uint8_t* data) const;
 
  private:
   std::vector<MemoryPool::Block> blocks_;

@@ -1,0 +1,473 @@
+#include "worker/executor.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace msserving {
+namespace {
+
+constexpr int kSignalCheckMs = 100;
+constexpr int64_t kRingFullRetryNs = kNanosPerMilli;
+constexpr uint32_t kPythonBound = 64;     // instances a Python stage is handed at once in a method without a model
+constexpr uint32_t kPythonBoundMin = 16;  // and at least this many before a model with small batches
+
+Status SystemError(const char* what) {
+  return Status(ErrorKind::kInternal, std::string(what) + ": " + std::strerror(errno));
+}
+
+void WaitForEvent(int epoll, int64_t limit_ns) {
+  epoll_event events[4];
+  if (limit_ns == kNoDeadline) {
+    epoll_wait(epoll, events, 4, -1);
+    return;
+  }
+  const timespec timeout{limit_ns / kNanosPerSecond, limit_ns % kNanosPerSecond};
+  if (epoll_pwait2(epoll, events, 4, &timeout, nullptr) < 0 && errno == ENOSYS) {
+    epoll_wait(epoll, events, 4, static_cast<int>((limit_ns + kNanosPerMilli - 1) / kNanosPerMilli));
+  }
+}
+
+}  // namespace
+
+Executor::Executor(ExecutorOptions options, const Clock& clock)
+    : options_(options),
+      clock_(clock),
+      done_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      memory_(options.keep_free_bytes) {}
+
+Executor::~Executor() {
+  if (!threads_.empty()) {
+    EndNow(RunEnd::kInterrupted);
+    for (std::thread& thread : threads_) {
+      thread.join();
+    }
+  }
+  for (Instance& instance : instances_) {
+    instance.memory.Release(memory_);
+  }
+}
+
+uint32_t Executor::AddModel(std::unique_ptr<Model> model) {
+  models_.push_back(std::move(model));
+  return static_cast<uint32_t>(models_.size() - 1);
+}
+
+void Executor::SetPythonStages(PythonStageFunction function, void* context) {
+  python_ = function;
+  python_context_ = context;
+}
+
+void Executor::AddChannel(std::unique_ptr<Channel> channel) {
+  channels_.emplace_back();
+  channels_.back().channel = std::move(channel);
+}
+
+Status Executor::CheckStage(const MethodPlan& plan, size_t index) const {
+  const StagePlan& stage = plan.stages[index];
+  if (stage.kind != StageKind::kModel) {
+    return Status::Ok();
+  }
+  const std::string where = "method '" + plan.name + "' stage " + std::to_string(index + 1);
+  const auto wrong = [&where](const std::string& what) { return Status(ErrorKind::kInternal, where + what); };
+  if (stage.target >= models_.size()) {
+    return wrong(" names model " + std::to_string(stage.target) + ", there are " + std::to_string(models_.size()));
+  }
+  const Model& model = *models_[stage.target];
+  if (stage.subgraph >= model.subgraphs()) {
+    return wrong(" names sub-graph " + std::to_string(stage.subgraph) + ", the model has " +
+                 std::to_string(model.subgraphs()));
+  }
+  const ModelGraph& graph = model.graph(stage.subgraph);
+  if (stage.inputs.size() != graph.inputs()) {
+    return wrong(": the inputs count " + std::to_string(stage.inputs.size()) + " is not equal to the count " +
+                 std::to_string(graph.inputs()) + " of the model");
+  }
+  if (stage.outputs != graph.outputs()) {
+    return wrong(": the outputs count " + std::to_string(stage.outputs) + " is not equal to the count " +
+                 std::to_string(graph.outputs()) + " of the model");
+  }
+  return Status::Ok();
+}
+
+Status Executor::AddMethod(const MethodGraph& graph) {
+  if (Status status = graph.Check(); !status.ok()) {
+    return status;
+  }
+  auto plan = std::make_unique<MethodPlan>(graph);
+  for (size_t i = 0; i < plan->stages.size(); ++i) {
+    if (Status status = CheckStage(*plan, i); !status.ok()) {
+      return status;
+    }
+  }
+  for (StagePlan& stage : plan->stages) {
+    if (stage.kind == StageKind::kModel) {
+      stage.queue = QueueForModel(stage);
+    } else if (stage.kind == StageKind::kPython) {
+      stage.queue = QueueForPython(*plan, stage);
+    }
+  }
+  if (plan->stages.empty() || plan->stages[0].kind == StageKind::kBuiltin) {
+    starts_inline_ = true;
+  } else {
+    starts_[queues_[plan->stages[0].queue]->lane] = true;
+  }
+  plans_.push_back(std::move(plan));
+  free_instances_.emplace_back();
+  return Status::Ok();
+}
+
+uint32_t Executor::QueueForModel(const StagePlan& stage) {
+  ModelGraph& graph = models_[stage.target]->graph(stage.subgraph);
+  for (uint32_t i = 0; i < queues_.size(); ++i) {
+    if (queues_[i]->graph == &graph) {
+      return i;
+    }
+  }
+  auto queue = std::make_unique<StageQueue>(BatchPolicy{graph.max_batch(), options_.max_wait_us}, clock_);
+  queue->lane = kDevice;
+  queue->graph = &graph;
+  queue->name = "model " + std::to_string(stage.target) + " sub-graph " + std::to_string(stage.subgraph);
+  queues_.push_back(std::move(queue));
+  return static_cast<uint32_t>(queues_.size() - 1);
+}
+
+uint32_t Executor::PythonBound(const MethodPlan& plan, const StagePlan& stage) const {
+  uint32_t bound = 0;
+  for (const StagePlan& other : plan.stages) {
+    if (other.kind == StageKind::kModel) {
+      bound = std::max({bound, models_[other.target]->max_batch(), kPythonBoundMin});
+    }
+  }
+  return std::max(bound > 0 ? bound : kPythonBound, stage.batch_size);
+}
+
+uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage) {
+  auto queue = std::make_unique<StageQueue>(BatchPolicy{PythonBound(plan, stage), 0}, clock_);
+  queue->lane = kPython;
+  queue->plan = &plan;
+  queue->stage = &stage;
+  queue->name = "method '" + plan.name + "' stage " + std::to_string(&stage - plan.stages.data() + 1);
+  queues_.push_back(std::move(queue));
+  return static_cast<uint32_t>(queues_.size() - 1);
+}
+
+Status Executor::OpenEvents(UniqueFd doorbell) {
+  doorbell_ = std::move(doorbell);
+  wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
+  if (!wake_ || !done_ || !epoll_) {
+    return SystemError("cannot make the worker's events");
+  }
+  // Edge-triggered: each ring wakes one thread, and nobody has to read the counters.
+  for (const int fd : {doorbell_.get(), wake_.get()}) {
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+      return SystemError("cannot watch the worker's doorbell");
+    }
+  }
+  return Status::Ok();
+}
+
+Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
+  bool lanes[kLanes] = {};
+  size_t room = 1;
+  for (const auto& queue : queues_) {
+    lanes[queue->lane] = true;
+    room = std::max<size_t>(room, queue->queue.max_batch());
+  }
+  if (lanes[kPython] && python_ == nullptr) {
+    return Status(ErrorKind::kInternal, "a method has Python stages, but nobody to run them was set");
+  }
+  if (Status status = OpenEvents(std::move(doorbell)); !status.ok()) {
+    return status;
+  }
+  const size_t count = lanes[kPython] && lanes[kDevice] ? 2 : 1;
+  for (size_t i = 0; i < count; ++i) {
+    hands_[i].room.resize(room);
+    threads_.emplace_back([this, i] { Work(hands_[i]); });
+    pthread_setname_np(threads_.back().native_handle(), i == 0 ? "worker-0" : "worker-1");
+  }
+  WaitForEnd(hooks);
+  std::unique_lock<std::mutex> lock(mutex_);
+  *end = end_;
+  const Status status = broken_;
+  lock.unlock();
+  if (*end == RunEnd::kStopped) {
+    for (std::thread& thread : threads_) {
+      thread.join();
+    }
+    threads_.clear();
+  }
+  return status;
+}
+
+void Executor::WaitForEnd(const RunHooks& hooks) {
+  pollfd watched[2] = {{done_.get(), POLLIN, 0}, {hooks.control_fd, POLLIN, 0}};
+  while (true) {
+    watched[0].revents = watched[1].revents = 0;
+    const int ready = poll(watched, 2, kSignalCheckMs);
+    if (ready > 0 && watched[0].revents != 0) {
+      return;
+    }
+    if (ready > 0 && watched[1].revents != 0) {
+      const ControlEvent event = hooks.on_control();
+      if (event == ControlEvent::kStop) {
+        RequestStop();
+      } else if (event == ControlEvent::kServerGone) {
+        EndNow(RunEnd::kServerGone);
+      }
+    }
+    if (hooks.interrupted && hooks.interrupted()) {
+      EndNow(RunEnd::kInterrupted);
+    }
+  }
+}
+
+void Executor::RequestStop() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  stopping_ = true;
+  for (const auto& queue : queues_) {
+    queue->queue.Drain();
+  }
+  WakeOne();
+}
+
+void Executor::EndNow(RunEnd end) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  End(end);
+}
+
+void Executor::End(RunEnd end) {
+  if (!ended_) {
+    ended_ = true;
+    end_ = end;
+    eventfd_write(done_.get(), 1);
+  }
+  if (wake_) {
+    eventfd_write(wake_.get(), 1);
+  }
+}
+
+void Executor::Work(Hand& hand) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!ended_) {
+    WorkOnce(hand, lock);
+  }
+  if (sleeping_ > 0) {
+    eventfd_write(wake_.get(), 1);  // pass it on
+  }
+}
+
+void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
+  Disarm();
+  now_ns_ = clock_.NowNs();
+  Accept(hand);
+  CollectHeld(hand);
+  StageQueue* queue = TakeBatch(hand);
+  if (queue == nullptr && hand.finished.empty() && hand.arrived.empty()) {
+    if (Drained()) {
+      End(RunEnd::kStopped);
+    }
+    if (!ended_) {
+      Sleep(lock);
+    }
+    return;
+  }
+  if (queue != nullptr) {
+    busy_[queue->lane] = true;
+  }
+  if (!hand.finished.empty() || !hand.arrived.empty()) {
+    lock.unlock();
+    for (Instance* instance : hand.arrived) {
+      Advance(hand, instance, nullptr);
+    }
+    hand.arrived.clear();
+    Publish(hand);
+    lock.lock();
+    EnqueueMoved(hand);
+  }
+  if (queue == nullptr) {
+    return;
+  }
+  InviteOthers();
+  lock.unlock();
+  const int64_t begin_ns = clock_.NowNs();
+  const size_t instances = hand.batch.size();
+  RunStage(hand, *queue);
+  const int64_t end_ns = clock_.NowNs();
+  lock.lock();
+  now_ns_ = std::max(now_ns_, end_ns);
+  EnqueueMoved(hand);
+  queue->instances += instances;
+  queue->run_ns += static_cast<uint64_t>(end_ns - begin_ns);
+  if (queue->graph != nullptr) {
+    queue->counters = queue->graph->counters();
+  }
+  busy_[queue->lane] = false;
+}
+
+Executor::StageQueue* Executor::OldestReady(Lane lane) {
+  StageQueue* oldest = nullptr;
+  for (const auto& queue : queues_) {
+    if (queue->lane == lane && queue->queue.size() > 0 && queue->queue.Ready() &&
+        (oldest == nullptr || queue->queue.oldest()->queued_ns < oldest->queue.oldest()->queued_ns)) {
+      oldest = queue.get();
+    }
+  }
+  return oldest;
+}
+
+Executor::StageQueue* Executor::TakeBatch(Hand& hand) {
+  hand.batch.clear();
+  if (held_bytes_ > options_.max_held_bytes) {
+    return nullptr;
+  }
+  for (const Lane lane : {kDevice, kPython}) {
+    // A queue whose items had all expired gives an empty batch: look at the next.
+    while (!busy_[lane]) {
+      StageQueue* queue = OldestReady(lane);
+      if (queue == nullptr) {
+        break;
+      }
+      const BatchQueue::Batch batch = queue->queue.Take(hand.room);
+      Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
+      Drop(hand, batch.cancelled, ErrorKind::kCancelled);
+      if (batch.count > 0) {
+        for (size_t i = 0; i < batch.count; ++i) {
+          hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
+        }
+        return queue;
+      }
+    }
+  }
+  return nullptr;
+}
+
+// Before a thread disappears into a stage: the other one takes what is left, or the doorbells wake it for what comes.
+void Executor::InviteOthers() {
+  if (sleeping_ == 0) {
+    return;
+  }
+  for (const Lane lane : {kDevice, kPython}) {
+    if (!busy_[lane] && held_bytes_ <= options_.max_held_bytes && OldestReady(lane) != nullptr) {
+      WakeOne();
+      return;
+    }
+  }
+  if (LaneForArrivals()) {
+    Arm(true);
+    if (ArrivalsWait()) {
+      WakeOne();
+    }
+  }
+}
+
+void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
+  const bool requests = LaneForArrivals();
+  Arm(requests);
+  if (requests && ArrivalsWait()) {
+    return;
+  }
+  for (const ChannelState& state : channels_) {
+    if (state.held != nullptr && state.channel->HasReleases()) {
+      return;
+    }
+  }
+  const int64_t limit_ns = SleepLimitNs();
+  ++sleeping_;
+  lock.unlock();
+  WaitForEvent(epoll_.get(), limit_ns);
+  lock.lock();
+  --sleeping_;
+  waking_ = false;
+  ++stats_.wakeups;
+}
+
+int64_t Executor::SleepLimitNs() {
+  int64_t limit_ns = kNoDeadline;
+  for (const auto& queue : queues_) {
+    const int64_t at = busy_[queue->lane] ? kNoDeadline : queue->queue.ReadyAtNs();
+    if (at != kNoDeadline && held_bytes_ <= options_.max_held_bytes) {
+      limit_ns = std::min(limit_ns, std::max<int64_t>(at, now_ns_) - now_ns_);
+    }
+  }
+  for (const ChannelState& state : channels_) {
+    if (state.channel->unsent()) {
+      limit_ns = std::min(limit_ns, kRingFullRetryNs);  // the server does not tell when the ring has room again
+    }
+  }
+  return limit_ns;
+}
+
+bool Executor::LaneForArrivals() const {
+  return starts_inline_ || (starts_[kDevice] && !busy_[kDevice]) || (starts_[kPython] && !busy_[kPython]);
+}
+
+bool Executor::MayAccept(const ChannelState& state) const {
+  return state.held == nullptr && !state.channel->unsent() && live_ < options_.max_live_instances;
+}
+
+bool Executor::ArrivalsWait() const {
+  return std::any_of(channels_.begin(), channels_.end(), [this](const ChannelState& state) {
+    return MayAccept(state) && state.channel->HasRequests();
+  });
+}
+
+void Executor::Arm(bool requests) {
+  for (ChannelState& state : channels_) {
+    state.channel->Arm(requests && MayAccept(state), state.held != nullptr);
+  }
+  armed_ = true;
+}
+
+void Executor::Disarm() {
+  if (!armed_) {
+    return;
+  }
+  for (ChannelState& state : channels_) {
+    state.channel->Disarm();
+  }
+  armed_ = false;
+}
+
+void Executor::WakeOne() {
+  if (sleeping_ > 0 && !waking_) {
+    waking_ = true;
+    eventfd_write(wake_.get(), 1);
+  }
+}
+
+bool Executor::Drained() const {
+  return stopping_ && live_ == 0 && std::none_of(channels_.begin(), channels_.end(), [](const ChannelState& state) {
+           return state.channel->unsent() || state.channel->HasRequests();
+         });
+}
+
+ExecutorStats Executor::stats() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ExecutorStats stats = stats_;
+  stats.live_instances = live_;
+  for (const auto& queue : queues_) {
+    StageStats stage;
+    stage.name = queue->name;
+    stage.kind = queue->graph != nullptr ? StageKind::kModel : StageKind::kPython;
+    for (size_t i = 0; i < stage.releases.size(); ++i) {
+      stage.releases[i] = queue->queue.releases(static_cast<BatchRelease>(i));
+    }
+    stage.queued = queue->queue.size();
+    stage.instances = queue->instances;
+    stage.run_ns = queue->run_ns;
+    stage.model = queue->counters;
+    stats.stages.push_back(std::move(stage));
+  }
+  return stats;
+}
+
+}  // namespace msserving

@@ -1,0 +1,236 @@
+// Takes requests from the channels, leads their instances through the stages of their methods in batches, and answers.
+//
+// Threads. Run() starts one thread, or two if the worker has both Python and model stages; its own thread waits for the
+// end and watches the control socket, so that a server's death is noticed whatever the stages are doing. Python and the device are *lanes*: tokens of which each is held by at most one thread at a time. A thread takes what is
+// runnable (a free lane and a queue that is ready, the device first), runs it to its end including the replies, and
+// looks again; so with one request in flight one thread does everything and nobody is woken, and under load Python of
+// one batch runs beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of
+// them. The rings' doorbells are armed only while a thread blocks and a lane is free for what could arrive.
+//
+// Locks. `mutex_` guards queues, channels, pools and counters. It is never held while a stage runs, bytes of tensors
+// are copied or a system call is made other than waking a thread. The memory pool's lock is a leaf below it.
+//
+// Memory. Instances, requests and buffers are pooled: the steady state allocates nothing. At most max_live_instances
+// are in the worker (one request may exceed it). When a channel's reply memory or ring is full, its results are held
+// in worker memory, it accepts nothing until they are gone, and beyond max_held_bytes no stage starts.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/unique_fd.h"
+#include "batching/batch_queue.h"
+#include "worker/channel.h"
+#include "worker/method_plan.h"
+#include "worker/model.h"
+#include "worker/python_stage.h"
+
+namespace msserving {
+
+struct ExecutorOptions {
+  int64_t max_wait_us = 0;             // BatchPolicy::max_wait_us of every model stage
+  uint32_t max_live_instances = 4096;
+  size_t max_held_bytes = size_t{256} << 20;
+  size_t keep_free_bytes = size_t{256} << 20;  // free pooled memory that is not given back to the system
+};
+
+// What the server says through the control socket.
+enum class ControlEvent : uint8_t { kNothing, kStop, kServerGone };
+
+enum class RunEnd : uint8_t {
+  kStopped,      // everything accepted has been answered
+  kServerGone,   // nobody waits for answers any more
+  kInterrupted,  // by RunHooks::interrupted
+  kBroken,       // the server wrote nonsense into shared memory
+};
+
+// Called on the thread that called Run().
+struct RunHooks {
+  int control_fd = -1;                       // watched for input and for its end; -1: none
+  std::function<ControlEvent()> on_control;  // called when control_fd is readable
+  std::function<bool()> interrupted;         // polled at least ten times a second; may be empty
+};
+
+struct StageStats {
+  std::string name;
+  StageKind kind = StageKind::kModel;
+  std::array<uint64_t, static_cast<size_t>(BatchRelease::kCount)> releases{};
+  uint64_t queued = 0;     // instances waiting now
+  uint64_t instances = 0;  // run
+  uint64_t run_ns = 0;     // spent in the stage
+  ModelCounters model;     // of a model stage
+};
+
+struct ExecutorStats {
+  uint64_t requests = 0;
+  uint64_t instances = 0;
+  uint64_t failed = 0;  // of all reasons
+  uint64_t expired = 0;
+  uint64_t cancelled = 0;
+  uint64_t held = 0;       // times a result had to be held back
+  uint64_t wakeups = 0;    // returns from blocking
+  uint64_t doorbells = 0;  // rung at the server
+  uint64_t live_instances = 0;
+  std::vector<StageStats> stages;
+};
+
+// Set up from one thread, then Run() once. RequestStop() and stats(): any thread, at any time.
+class Executor {
+ public:
+  explicit Executor(ExecutorOptions options = {}, const Clock& clock = RealClock());
+  // After a Run() that did not end with kStopped this waits for the stages under way.
+  ~Executor();
+  Executor(const Executor&) = delete;
+
+  // Returns the model's number, a stage's `target`.
+  uint32_t AddModel(std::unique_ptr<Model> model);
+  // Methods are numbered as they come. The graph is checked against itself and the models.
+  Status AddMethod(const MethodGraph& graph);
+  void SetPythonStages(PythonStageFunction function, void* context);
+  void AddChannel(std::unique_ptr<Channel> channel);
+  Model& model(uint32_t number) { return *models_[number]; }
+  size_t models() const { return models_.size(); }
+
+  // `doorbell`: the eventfd that the server rings. kBroken explains itself in the status.
+  Status Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end);
+  // Answers what has been accepted or lies in the rings, then Run() returns.
+  void RequestStop();
+
+  ExecutorStats stats() const;
+
+ private:
+  enum Lane : uint8_t { kDevice, kPython, kLanes, kNoLane };
+
+  struct StageQueue {
+    StageQueue(BatchPolicy policy, const Clock& clock) : queue(policy, clock) {}
+    BatchQueue queue;
+    Lane lane = kDevice;
+    std::string name;
+    ModelGraph* graph = nullptr;        // of a model's queue
+    const MethodPlan* plan = nullptr;   // of a Python stage's queue
+    const StagePlan* stage = nullptr;
+    uint64_t instances = 0;
+    uint64_t run_ns = 0;
+    ModelCounters counters;
+  };
+
+  struct Segment {
+    ChannelState* channel;
+    uint32_t begin;  // in Hand::finished
+    uint32_t count;
+    uint64_t bytes;
+    uint64_t offset;
+  };
+
+  // What one thread works with.
+  struct Hand {
+    std::vector<BatchItem*> room;            // for BatchQueue::Take()
+    std::vector<Instance*> batch;            // in the stage
+    std::vector<Instance*> arrived;          // whose first stage needs no lane
+    std::vector<Instance*> finished;         // to be answered
+    std::vector<Instance*> moved;            // to be queued for their next stage
+    std::vector<const TensorView*> pointers;
+    std::vector<TensorView> views;
+    std::vector<Segment> segments;
+    std::vector<Channel*> doorbells;
+  };
+
+  class ModelBatch;
+  class PythonBatch;
+
+  // executor.cc: set-up, the threads' loop and blocking
+  Status CheckStage(const MethodPlan& plan, size_t index) const;
+  uint32_t QueueForModel(const StagePlan& stage);
+  uint32_t QueueForPython(const MethodPlan& plan, const StagePlan& stage);
+  uint32_t PythonBound(const MethodPlan& plan, const StagePlan& stage) const;
+  Status OpenEvents(UniqueFd doorbell);
+  void WaitForEnd(const RunHooks& hooks);
+  void Work(Hand& hand);
+  void WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock);
+  StageQueue* TakeBatch(Hand& hand);
+  StageQueue* OldestReady(Lane lane);
+  void InviteOthers();
+  void Sleep(std::unique_lock<std::mutex>& lock);
+  int64_t SleepLimitNs();
+  bool LaneForArrivals() const;
+  bool MayAccept(const ChannelState& state) const;
+  bool ArrivalsWait() const;
+  void Arm(bool requests);
+  void Disarm();
+  void WakeOne();
+  bool Drained() const;
+  void End(RunEnd end);
+  void EndNow(RunEnd end);
+  // executor_accept.cc: from ring entries to instances
+  void Accept(Hand& hand);
+  void AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* record);
+  Instance* NewInstance(RequestState* request);
+  RequestState* NewRequest();
+  void Enqueue(Instance* instance);
+  void EnqueueMoved(Hand& hand);
+  void Drop(Hand& hand, BatchItem* chain, ErrorKind kind);
+  // executor_stages.cc: running stages, without the lock
+  void RunStage(Hand& hand, StageQueue& queue);
+  void RunModel(Hand& hand, StageQueue& queue);
+  void RunPython(Hand& hand, StageQueue& queue);
+  void Advance(Hand& hand, Instance* instance, const StagePlan* transient);
+  bool RunBuiltin(Instance* instance, const StagePlan& stage);
+  bool KeepValue(Instance* instance, uint16_t value);
+  bool MakeWritable(Instance* instance, uint16_t value);
+  // executor_replies.cc: answering, without the lock
+  void Publish(Hand& hand);
+  void CutSegments(Hand& hand);
+  void AllocateSegments(Hand& hand);
+  void SendSegments(Hand& hand);
+  void Hold(Hand& hand, const Segment& segment);
+  bool CopyOut(Instance* instance);
+  void Retire(Instance* instance);
+  void CollectHeld(Hand& hand);
+
+  const ExecutorOptions options_;
+  const Clock& clock_;
+  std::vector<std::unique_ptr<Model>> models_;
+  std::vector<std::unique_ptr<MethodPlan>> plans_;
+  PythonStageFunction python_ = nullptr;
+  void* python_context_ = nullptr;
+  UniqueFd doorbell_;
+  UniqueFd wake_;   // rung by a thread of ours
+  UniqueFd done_;   // rung when the run ends
+  UniqueFd epoll_;
+  MemoryPool memory_;
+  std::vector<std::thread> threads_;
+  std::array<Hand, 2> hands_;
+  // Which lanes the first stage of some method needs.
+  std::array<bool, kLanes> starts_{};
+  bool starts_inline_ = false;
+
+  mutable std::mutex mutex_;  // guards everything below
+  std::vector<std::unique_ptr<StageQueue>> queues_;
+  std::vector<ChannelState> channels_;
+  size_t next_channel_ = 0;
+  std::array<bool, kLanes> busy_{};
+  std::deque<Instance> instances_;
+  std::vector<std::vector<Instance*>> free_instances_;  // by method
+  std::deque<RequestState> requests_;
+  std::vector<RequestState*> free_requests_;
+  int64_t now_ns_ = 0;
+  uint64_t live_ = 0;
+  size_t held_bytes_ = 0;
+  int sleeping_ = 0;
+  bool waking_ = false;
+  bool armed_ = false;
+  bool stopping_ = false;
+  bool ended_ = false;
+  RunEnd end_ = RunEnd::kStopped;
+  Status broken_;
+  ExecutorStats stats_;
+};
+
+}  // namespace msserving

@@ -1,0 +1,137 @@
+// From ring entries to queued instances.
+#include "worker/executor.h"
+
+namespace msserving {
+namespace {
+
+// Of one channel before the next one has its turn.
+constexpr int kRequestsATurn = 256;
+
+}  // namespace
+
+void Executor::Accept(Hand& hand) {
+  for (size_t i = 0; i < channels_.size(); ++i) {
+    ChannelState& state = channels_[next_channel_];
+    next_channel_ = next_channel_ + 1 == channels_.size() ? 0 : next_channel_ + 1;
+    Channel& channel = *state.channel;
+    if (channel.HasReleases()) {
+      channel.TakeReleases();
+      state.retry = true;
+    }
+    if (channel.unsent()) {
+      channel.PushUnsent();
+      if (channel.DoorbellDue()) {
+        channel.RingDoorbell();
+        ++stats_.doorbells;
+      }
+    }
+    RequestRecord* record = nullptr;
+    for (int n = 0; n < kRequestsATurn && MayAccept(state) && channel.Receive(&record); ++n) {
+      AcceptRequest(hand, state, record);
+    }
+    if (channel.broken()) {
+      broken_ = channel.broken_reason();
+      End(RunEnd::kBroken);
+      return;
+    }
+  }
+  // Turns rotate: the next pass starts with another channel.
+  if (channels_.size() > 1) {
+    next_channel_ = next_channel_ + 1 == channels_.size() ? 0 : next_channel_ + 1;
+  }
+}
+
+void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* record) {
+  if (record->method >= plans_.size() || record->inputs != plans_[record->method]->inputs) {
+    state.channel->Break(Status(ErrorKind::kInternal, "a request names a method or inputs that do not exist"));
+    return;
+  }
+  const uint32_t method = record->method;
+  const MethodPlan& plan = *plans_[method];
+  RequestState* request = NewRequest();
+  request->record = record;
+  request->channel = &state;
+  request->plan = &plan;
+  request->id = record->request;
+  request->plan_index = method;
+  request->remaining = record->instances;
+  const bool expired = record->deadline_ns <= now_ns_;
+  const uint8_t* memory = state.channel->request_memory();
+  const TensorRecord* tensor = record->tensors();
+  const uint32_t count = request->remaining;
+  ++stats_.requests;
+  stats_.instances += count;
+  live_ += count;
+  for (uint32_t i = 0; i < count; ++i) {
+    Instance* instance = NewInstance(request);
+    instance->index = i;
+    instance->deadline_ns = record->deadline_ns;
+    instance->cancelled = &record->cancelled;
+    for (uint16_t k = 0; k < plan.inputs; ++k) {
+      instance->values[k] = ViewOf(memory, *tensor++);
+    }
+    if (expired) {
+      Drop(hand, instance, ErrorKind::kDeadlineExceeded);
+    } else if (plan.stages.empty() || plan.stages[0].kind == StageKind::kBuiltin) {
+      hand.arrived.push_back(instance);
+    } else {
+      Enqueue(instance);
+    }
+  }
+}
+
+RequestState* Executor::NewRequest() {
+  if (free_requests_.empty()) {
+    return &requests_.emplace_back();
+  }
+  RequestState* request = free_requests_.back();
+  free_requests_.pop_back();
+  return request;
+}
+
+Instance* Executor::NewInstance(RequestState* request) {
+  auto& free = free_instances_[request->plan_index];
+  Instance* instance = nullptr;
+  if (free.empty()) {
+    instance = &instances_.emplace_back();
+    instance->values = std::make_unique<TensorView[]>(request->plan->values);
+  } else {
+    instance = free.back();
+    free.pop_back();
+  }
+  instance->request = request;
+  instance->stage = 0;
+  instance->error = ErrorKind::kOk;
+  return instance;
+}
+
+void Executor::Enqueue(Instance* instance) {
+  instance->queued_ns = now_ns_;
+  queues_[instance->request->plan->stages[instance->stage].queue]->queue.Push(instance);
+}
+
+void Executor::EnqueueMoved(Hand& hand) {
+  for (Instance* instance : hand.moved) {
+    Enqueue(instance);
+  }
+  hand.moved.clear();
+}
+
+void Executor::Drop(Hand& hand, BatchItem* chain, ErrorKind kind) {
+  while (chain != nullptr) {
+    BatchItem* next = chain->next;
+    chain->next = nullptr;
+    auto* instance = static_cast<Instance*>(chain);
+    if (kind == ErrorKind::kDeadlineExceeded) {
+      instance->Fail(kind, "the deadline passed before the request was done");
+      ++stats_.expired;
+    } else {
+      instance->Fail(kind, "the request was cancelled");
+      ++stats_.cancelled;
+    }
+    hand.finished.push_back(instance);
+    chain = next;
+  }
+}
+
+}  // namespace msserving

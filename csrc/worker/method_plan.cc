@@ -1,0 +1,58 @@
+#include "worker/method_plan.h"
+
+#include <algorithm>
+
+namespace msserving {
+namespace {
+
+const char* DefaultTag(StageKind kind) {
+  switch (kind) {
+    case StageKind::kModel: return "Predict";
+    case StageKind::kPython: return "Stage";
+    case StageKind::kBuiltin: return "Postprocess";
+  }
+  return "Stage";
+}
+
+}  // namespace
+
+MethodPlan::MethodPlan(const MethodGraph& checked)
+    : name(checked.signature.name), inputs(static_cast<uint16_t>(checked.signature.inputs.size())), values(inputs) {
+  std::vector<uint16_t> first{0};  // value number of the first value of stage 0 (the inputs), 1, …
+  const auto number = [&first](const ValueRef& ref) { return static_cast<uint16_t>(first[ref.stage] + ref.index); };
+  for (const Stage& stage : checked.stages) {
+    StagePlan plan;
+    plan.kind = stage.kind;
+    plan.target = stage.target;
+    plan.subgraph = stage.subgraph;
+    plan.batch_size = stage.batch_size;
+    plan.outputs = static_cast<uint16_t>(stage.outputs);
+    plan.first_output = values;
+    // A model's failure has one name, whatever the stage is called.
+    const bool own_tag = !stage.tag.empty() && stage.kind != StageKind::kModel;
+    plan.failed = (own_tag ? stage.tag : DefaultTag(stage.kind)) + " Failed: ";
+    for (const ValueRef& ref : stage.inputs) {
+      plan.inputs.push_back(number(ref));
+    }
+    first.push_back(values);
+    values = static_cast<uint16_t>(values + stage.outputs);
+    stages.push_back(std::move(plan));
+  }
+  last_use.assign(values, 0);
+  for (size_t i = 0; i < stages.size(); ++i) {
+    for (const uint16_t value : stages[i].inputs) {
+      last_use[value] = static_cast<uint16_t>(i);
+    }
+  }
+  for (const ValueRef& ref : checked.returns) {
+    returns.push_back(number(ref));
+    last_use[returns.back()] = static_cast<uint16_t>(stages.size());
+  }
+  for (size_t i = 0; i < stages.size(); ++i) {
+    for (const uint16_t value : stages[i].inputs) {
+      stages[i].write_back.push_back(last_use[value] > i ? 1 : 0);
+    }
+  }
+}
+
+}  // namespace msserving

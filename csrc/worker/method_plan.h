@@ -1,0 +1,76 @@
+// A method made ready for execution: values numbered, queues chosen, and for each value who reads it last.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batching/batch_queue.h"
+#include "servable/method_graph.h"
+#include "tensor/exchange.h"
+#include "worker/channel.h"
+#include "worker/instance_memory.h"
+
+namespace msserving {
+
+struct StagePlan {
+  StageKind kind = StageKind::kModel;
+  uint32_t target = 0;
+  uint32_t subgraph = 0;
+  std::vector<uint16_t> inputs;  // value numbers
+  uint16_t first_output = 0;     // value number; the others follow
+  uint16_t outputs = 1;
+  uint32_t batch_size = 0;
+  std::vector<uint8_t> write_back;  // per input: a later stage or the reply reads it too
+  std::string failed;               // "Preprocess Failed: "
+  uint32_t queue = 0;               // of the executor; not for built-ins
+};
+
+// Constant after it was made. Values are numbered: the method's inputs, then each stage's outputs in order.
+struct MethodPlan {
+  explicit MethodPlan(const MethodGraph& checked);
+
+  std::string name;
+  uint16_t inputs = 0;
+  uint16_t values = 0;
+  std::vector<StagePlan> stages;
+  std::vector<uint16_t> returns;   // value numbers
+  std::vector<uint16_t> last_use;  // per value: the last stage (from 0) that reads it; stages.size(): the reply does
+};
+
+// A channel and the finished instances whose reply found no room in it. Changed under the executor's lock only.
+struct ChannelState {
+  std::unique_ptr<Channel> channel;
+  BatchItem* held = nullptr;  // oldest first
+  BatchItem* held_tail = nullptr;
+  bool retry = false;  // room may have come
+};
+
+// A request on its way through the worker. Changed under the executor's lock only.
+struct RequestState {
+  RequestRecord* record = nullptr;
+  ChannelState* channel = nullptr;
+  const MethodPlan* plan = nullptr;
+  uint64_t id = 0;
+  uint32_t plan_index = 0;
+  uint32_t remaining = 0;  // instances not answered yet; at 0 the block belongs to the server again
+};
+
+// One instance: in one queue or in one thread's hands. Pooled by method, so that `values` is never resized.
+struct Instance : BatchItem {
+  RequestState* request = nullptr;
+  uint32_t index = 0;  // in its request
+  uint16_t stage = 0;  // the one it waits for or is in
+  ErrorKind error = ErrorKind::kOk;
+  std::string message;
+  std::unique_ptr<TensorView[]> values;
+  InstanceMemory memory;
+
+  void Fail(ErrorKind kind, std::string_view reason) {
+    error = kind;
+    message.assign(reason);
+  }
+};
+
+}  // namespace msserving
