@@ -71,11 +71,11 @@ Status JsonRequestParser::Impl::Parse(std::span<const uint8_t> body, const Metho
   if (ReadDocument(body)) {
     return Status::Ok();
   }
-  instances->Clear();
   if (!values_.refusal().what.empty()) {
     refusal_.assign(kPrefix).append(Place()).append(values_.refusal().position).append(": ");
     refusal_.append(values_.refusal().what);
   }
+  instances->Clear();
   const simdjson::error_code why = walker_.why();
   Status status = Validate(body);  // a defect in the JSON itself comes before what its content means
   if (!status.ok()) {
