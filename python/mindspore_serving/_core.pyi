@@ -57,8 +57,8 @@ class Worker:
     def open_session(self, library: str, options: dict[str, str]) -> int: ...
     def add_python_session(
         self,
-        inputs: Sequence[tuple[str, int, Sequence[int]]],
-        outputs: Sequence[tuple[str, int, Sequence[int]]],
+        inputs: Sequence[tuple[str, int, Sequence[int] | None]],
+        outputs: Sequence[tuple[str, int, Sequence[int] | None]],
         batch_sizes: Sequence[int],
         run: Callable[..., Any],
         way: str,

@@ -32,7 +32,7 @@ def config_of(worker):
     return json.loads(worker.config_json)
 
 
-def test_ZeroIsTheNewestVersionByNumber(servables):
+def test_zero_is_the_newest_version_by_number(servables):
     (planned,) = plan(ServableStartConfig(str(servables), "add", 0))
     assert (planned.name, planned.version) == ("add", 10)
     (worker,) = planned.workers
@@ -49,7 +49,7 @@ def test_ZeroIsTheNewestVersionByNumber(servables):
     assert worker.log_file == "/logs/log_add_device0_version10.log"
 
 
-def test_OnlyDirectoriesNamedByANumberFromOneAreVersions(servables):
+def test_only_directories_named_by_a_number_from_one_are_versions(servables):
     add = servables / "add"
     for name in ("0", "v3", "__pycache__", "-4", "٣", "11x"):
         (add / name).mkdir()
@@ -57,7 +57,7 @@ def test_OnlyDirectoriesNamedByANumberFromOneAreVersions(servables):
     assert sorted(_launch.list_versions(add)) == [1, 2, 10]
 
 
-def test_LeadingZerosNameTheSameVersion(servables):
+def test_leading_zeros_name_the_same_version(servables):
     (servables / "add" / "011").mkdir()
     (servables / "add" / "01").mkdir()
     versions = _launch.list_versions(servables / "add")
@@ -68,33 +68,33 @@ def test_LeadingZerosNameTheSameVersion(servables):
     assert config_of(planned.workers[0])["version_directory"].endswith("/011")
 
 
-def test_WhatIsMissingIsNamed(servables, tmp_path):
-    with pytest.raises(RuntimeError, match="Check servable config failed, directory '.*nowhere'"):
+def test_what_is_missing_is_named(servables, tmp_path):
+    with pytest.raises(RuntimeError, match=r"Check servable config failed, directory '.*nowhere'"):
         plan(ServableStartConfig(str(tmp_path / "nowhere"), "add", 0))
-    with pytest.raises(RuntimeError, match="Check servable config failed, directory '.*subtract'"):
+    with pytest.raises(RuntimeError, match=r"Check servable config failed, directory '.*subtract'"):
         plan(ServableStartConfig(str(servables), "subtract", 0))
-    with pytest.raises(RuntimeError, match="specified version .* version 3 was asked for, .* has 1, 2, 10"):
+    with pytest.raises(RuntimeError, match=r"specified version .* version 3 was asked for, .* has 1, 2, 10"):
         plan(ServableStartConfig(str(servables), "add", 0, version_number=3))
     (servables / "add" / "servable_config.py").unlink()
-    with pytest.raises(RuntimeError, match="Check servable config failed, file '.*servable_config.py'"):
+    with pytest.raises(RuntimeError, match=r"Check servable config failed, file '.*servable_config.py'"):
         plan(ServableStartConfig(str(servables), "add", 0))
 
 
-def test_AVersionThatIsAFileIsNoVersion(servables):
+def test_a_version_that_is_a_file_is_no_version(servables):
     (servables / "other" / "1").rmdir()
     (servables / "other" / "1").write_text("a file")
-    with pytest.raises(RuntimeError, match="version path '.*/other/1' .* is not a directory"):
+    with pytest.raises(RuntimeError, match=r"version path '.*/other/1' .* is not a directory"):
         plan(ServableStartConfig(str(servables), "other", 0, version_number=1))
 
 
-def test_AServableWithoutVersionsIsLeftToItsWorker(servables):
+def test_a_servable_without_versions_is_left_to_its_worker(servables):
     (servables / "other" / "1").rmdir()
     (planned,) = plan(ServableStartConfig(str(servables), "other", 0))
     assert planned.version == 1
     assert config_of(planned.workers[0])["version_directory"] is None
 
 
-def test_EachDeviceGetsAWorker(servables):
+def test_each_device_gets_a_worker(servables):
     (planned,) = plan(ServableStartConfig(str(servables), "add", (3, 1)))
     assert [config_of(worker)["device_id"] for worker in planned.workers] == [3, 1]
     assert [Path(worker.log_file).name for worker in planned.workers] == [
@@ -103,7 +103,7 @@ def test_EachDeviceGetsAWorker(servables):
     ]
 
 
-def test_ExtraWorkersShareTheDevicesInTurn(servables):
+def test_extra_workers_share_the_devices_in_turn(servables):
     (planned,) = plan(ServableStartConfig(str(servables), "add", (3, 1), num_parallel_workers=5))
     assert [config_of(worker)["device_id"] for worker in planned.workers] == [3, 1, 3, 1, 3]
     assert Path(planned.workers[2].log_file).name == "log_add_extra0_version10.log"
@@ -112,7 +112,7 @@ def test_ExtraWorkersShareTheDevicesInTurn(servables):
     assert len(fewer.workers) == 2
 
 
-def test_ConfigsOfOneVersionAreMerged(servables):
+def test_configs_of_one_version_are_merged(servables):
     first, second, other = plan(
         ServableStartConfig(str(servables), "add", (0, 1)),
         ServableStartConfig(str(servables), "other", 0),
@@ -123,7 +123,7 @@ def test_ConfigsOfOneVersionAreMerged(servables):
     assert [config_of(worker)["device_id"] for worker in first.workers] == [0, 1, 2]
 
 
-def test_ContradictingConfigsAreRefused(servables, tmp_path):
+def test_contradicting_configs_are_refused(servables, tmp_path):
     elsewhere = tmp_path / "elsewhere" / "add"
     (elsewhere / "1").mkdir(parents=True)
     (elsewhere / "servable_config.py").write_text("")
@@ -141,7 +141,7 @@ def test_ContradictingConfigsAreRefused(servables, tmp_path):
         plan(base, ServableStartConfig(str(servables), "add", 1, device_type="CPU"))
 
 
-def test_OneDirectoryMayBeWrittenInTwoWays(servables, monkeypatch):
+def test_one_directory_may_be_written_in_two_ways(servables, monkeypatch):
     monkeypatch.chdir(servables)
     link = servables.parent / "link"
     link.symlink_to(servables)
@@ -149,7 +149,7 @@ def test_OneDirectoryMayBeWrittenInTwoWays(servables, monkeypatch):
     assert len(planned.workers) == 2
 
 
-def test_ARelativeDirectoryIsLookedUpHereThenBesideTheScript(servables, tmp_path, monkeypatch):
+def test_a_relative_directory_is_looked_up_here_then_beside_the_script(servables, tmp_path, monkeypatch):
     monkeypatch.chdir(servables.parent)
     assert _launch.find_servable_directory(ServableStartConfig("my servables", "add", 0)) == servables
     away = tmp_path / "away"
@@ -159,7 +159,7 @@ def test_ARelativeDirectoryIsLookedUpHereThenBesideTheScript(servables, tmp_path
     assert _launch.find_servable_directory(ServableStartConfig("my servables", "add", 0)) == servables
 
 
-def test_TheKeyTravelsInTheConfigAloneAndIsNotShown(servables):
+def test_the_key_travels_in_the_config_alone_and_is_not_shown(servables):
     (planned,) = plan(ServableStartConfig(str(servables), "add", 0, dec_key=KEY))
     assert config_of(planned.workers[0])["dec_key"] == KEY.hex()
     assert KEY.hex() not in repr(planned)
@@ -167,7 +167,7 @@ def test_TheKeyTravelsInTheConfigAloneAndIsNotShown(servables):
     assert KEY.hex() not in str(_launch.worker_environment())
 
 
-def test_OnlyStartConfigsAreTaken():
+def test_only_start_configs_are_taken():
     config = ServableStartConfig("/models", "add", 0)
     assert _launch.check_configs(config) == (config,)
     assert _launch.check_configs([config, config]) == (config, config)
@@ -181,7 +181,7 @@ def test_OnlyStartConfigsAreTaken():
             _launch.check_configs(wrong)
 
 
-def test_WorkersRunTheSamePythonAndInheritTheEnvironment(monkeypatch):
+def test_workers_run_the_same_python_and_inherit_the_environment(monkeypatch):
     monkeypatch.setenv("SERVING_TEST_MARK", "a b=c")
     command, environment = _launch.worker_command(), _launch.worker_environment()
     assert command[0] == sys.executable
@@ -189,7 +189,7 @@ def test_WorkersRunTheSamePythonAndInheritTheEnvironment(monkeypatch):
     assert environment["SERVING_TEST_MARK"] == "a b=c"
 
 
-def test_APackageFoundByPathAloneIsFoundByWorkersToo(monkeypatch):
+def test_a_package_found_by_path_alone_is_found_by_workers_too(monkeypatch):
     root = str(Path(_launch.__file__).resolve().parents[2])
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     monkeypatch.setattr(sys, "path", [root])

@@ -7,7 +7,7 @@ from mindspore_serving.server import ServableStartConfig, SSLConfig
 KEY = bytes(range(16))
 
 
-def test_DefaultsAreThoseOfTheReference():
+def test_defaults_are_those_of_the_reference():
     config = ServableStartConfig("/models", "add", 0)
     assert config.servable_directory == "/models"
     assert config.servable_name == "add"
@@ -19,7 +19,7 @@ def test_DefaultsAreThoseOfTheReference():
     assert config.dec_mode == "AES-GCM"
 
 
-def test_SixthPositionIsTheKeyOrTheNumberOfWorkers():
+def test_sixth_position_is_the_key_or_the_number_of_workers():
     older = ServableStartConfig("/models", "add", (0, 1), 2, "Ascend", KEY, "AES-CBC")
     assert (older.num_parallel_workers, older.dec_key, older.dec_mode) == (0, KEY, "AES-CBC")
     newer = ServableStartConfig("/models", "add", (0, 1), 2, "Ascend", 4, KEY, "AES-CBC")
@@ -31,7 +31,7 @@ def test_SixthPositionIsTheKeyOrTheNumberOfWorkers():
     assert (named.num_parallel_workers, named.dec_key, named.dec_mode) == (3, KEY, "AES-CBC")
 
 
-def test_WrongArgumentListsAreTypeErrors():
+def test_wrong_argument_lists_are_type_errors():
     with pytest.raises(TypeError, match="multiple values for argument 'dec_key'"):
         ServableStartConfig("/models", "add", 0, 1, None, KEY, dec_key=KEY)
     with pytest.raises(TypeError, match="unexpected keyword argument 'device'"):
@@ -73,7 +73,7 @@ def test_WrongArgumentListsAreTypeErrors():
         ({"dec_mode": None}, "'dec_mode' should be str"),
     ],
 )
-def test_AWrongValueIsNamedWithWhatIsLegal(arguments, text):
+def test_a_wrong_value_is_named_with_what_is_legal(arguments, text):
     with pytest.raises(RuntimeError, match=text):
         ServableStartConfig(**({"servable_directory": "/models", "servable_name": "add", "device_ids": 0} | arguments))
 
@@ -82,12 +82,12 @@ def test_AWrongValueIsNamedWithWhatIsLegal(arguments, text):
     ("given", "kept"),
     [("ascend", "Ascend"), ("GPU", "GPU"), ("cpu", "CPU"), ("None", None), ("none", None), (None, None)],
 )
-def test_DeviceTypeIgnoresCase(given, kept):
+def test_device_type_ignores_case(given, kept):
     assert ServableStartConfig("/models", "add", 0, device_type=given).device_type == kept
 
 
 @pytest.mark.parametrize("length", [16, 24, 32])
-def test_TheKeyIsNeverShown(length):
+def test_the_key_is_never_shown(length):
     key = b"secret-secret-secret-secret-secr"[:length]
     config = ServableStartConfig("/models", "add", 0, dec_key=key)
     assert config.dec_key == key
@@ -97,7 +97,7 @@ def test_TheKeyIsNeverShown(length):
     assert "secret" not in str(refused.value)
 
 
-def test_SSLConfigKeepsWhatItIsGiven():
+def test_ssl_config_keeps_what_it_is_given():
     config = SSLConfig("server.crt", "server.key", "ca.crt", True)
     assert (config.certificate, config.private_key, config.custom_ca, config.verify_client) == (
         "server.crt",
@@ -121,6 +121,6 @@ def test_SSLConfigKeepsWhatItIsGiven():
         ({"verify_client": True}, "'custom_ca' should be given when 'verify_client' is True"),
     ],
 )
-def test_SSLConfigRefusesWrongValues(arguments, text):
+def test_ssl_config_refuses_wrong_values(arguments, text):
     with pytest.raises(RuntimeError, match=text):
         SSLConfig(**({"certificate": "server.crt", "private_key": "server.key"} | arguments))

@@ -56,7 +56,7 @@ DTYPES = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (2, 0), (1, 2, 1, 2, 1, 2, 1, 2)])
-def test_EveryTypeAndShapePassesThrough(dtype, shape):
+def test_every_type_and_shape_passes_through(dtype, shape):
     array = (np.arange(np.prod(shape, dtype=int)) % 2).reshape(shape).astype(dtype)
     seen = []
 
@@ -70,7 +70,7 @@ def test_EveryTypeAndShapePassesThrough(dtype, shape):
     np.testing.assert_array_equal(result, array)
 
 
-def test_TextIsStrAndBytesAreAnArrayOfUint8():
+def test_text_is_str_and_bytes_are_an_array_of_uint8():
     seen = []
 
     def function(text, data):
@@ -83,7 +83,7 @@ def test_TextIsStrAndBytesAreAnArrayOfUint8():
     assert run_one(lambda data: data, b"").shape == (0,)
 
 
-def test_SmallInputsMayBeKept():
+def test_small_inputs_may_be_kept():
     kept = []
     memory = np.array([1.0, 2.0])
     run_one(lambda x: kept.append(x) or x, memory)
@@ -91,14 +91,14 @@ def test_SmallInputsMayBeKept():
     assert kept[0].tolist() == [1.0, 2.0]
 
 
-def test_LargeInputsAreViewsWithoutACopy():
+def test_large_inputs_are_views_without_a_copy():
     memory = np.zeros(LARGE)
     run_one(lambda x: x.ctypes.data, memory)
     assert run_one(lambda x: x.ctypes.data, memory) == memory.ctypes.data
 
 
 @pytest.mark.parametrize("size", [4, LARGE])
-def test_InPlaceChangesAreSeenByLaterStages(size):
+def test_in_place_changes_are_seen_by_later_stages(size):
     first, second = np.zeros(size), np.zeros(size)
 
     def function(x):
@@ -109,7 +109,7 @@ def test_InPlaceChangesAreSeenByLaterStages(size):
     assert first[0] == 1 and first[-1] == 1 and second[-1] == 1
 
 
-def test_InPlaceChangesOfSmallInputsStayInTheStageWhenNobodyReadsThem():
+def test_in_place_changes_of_small_inputs_stay_in_the_stage_when_nobody_reads_them():
     memory = np.zeros(4)
 
     def function(x):
@@ -139,25 +139,25 @@ def test_InPlaceChangesOfSmallInputsStayInTheStageWhenNobodyReadsThem():
         (np.ulonglong(3), "u8"),
     ],
 )
-def test_PlainNumbersBecomeScalars(value, dtype):
+def test_plain_numbers_become_scalars(value, dtype):
     result = run_one(lambda x: value, 0)
     assert (result.dtype, result.shape) == (np.dtype(dtype), ())
     assert result == value
 
 
-def test_TextAndBytesComeBackAsTheyAre():
+def test_text_and_bytes_come_back_as_they_are():
     assert run_one(lambda x: "naïve", 0) == "naïve"
     assert run_one(lambda x: b"\x00\x01", 0) == b"\x00\x01"
     assert run_one(lambda x: np.str_("text"), 0) == "text"
 
 
 @pytest.mark.parametrize("make", [tuple, list])
-def test_ATupleOrListIsSeveralOutputs(make):
+def test_a_tuple_or_list_is_several_outputs(make):
     values = run_one(lambda x: make([x, "two", 3]), np.float32(1), outputs=3)
     assert values == [np.float32(1), "two", 3]
 
 
-def test_NestedListsBecomeArrays():
+def test_nested_lists_become_arrays():
     assert run_one(lambda x: ([[1, 2], [3, 4]],), 0).tolist() == [[1, 2], [3, 4]]
     assert run_one(lambda x: (([True],),), 0).dtype == bool
     assert run_one(lambda x: bytearray(b"ab"), 0).tolist() == [97, 98]
@@ -168,7 +168,7 @@ def test_NestedListsBecomeArrays():
     [np.transpose, np.asfortranarray, lambda a: a[::-1, ::2], lambda a: a.astype(">f4"), lambda a: a[:, :1]],
     ids=["transposed", "fortran", "strided", "big endian", "column"],
 )
-def test_AnyMemoryLayoutIsCopied(change):
+def test_any_memory_layout_is_copied(change):
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     expected = change(array)
     result = run_one(lambda x: change(x), array)
@@ -176,7 +176,7 @@ def test_AnyMemoryLayoutIsCopied(change):
     np.testing.assert_array_equal(result, expected)
 
 
-def test_TensorsAreTakenWithoutImportingMindSpore():
+def test_tensors_are_taken_without_importing_mind_spore():
     class Tensor:
         def asnumpy(self):
             return np.array([1, 2], np.int32)
@@ -204,22 +204,22 @@ def test_TensorsAreTakenWithoutImportingMindSpore():
         ((), "it returned 0 output(s), but the method takes 1"),
     ],
 )
-def test_WhatCannotBeSentFailsItsInstanceAlone(value, text):
+def test_what_cannot_be_sent_fails_its_instance_alone(value, text):
     values, failures = run(lambda x: value if x == 1 else x, [[0], [1], [2]])
     assert list(values) == [0, 2]
     assert text in failures[1]
     assert f"{__file__.rsplit('/', 1)[-1]}:" in failures[1]
 
 
-def test_TooFewOutputsFailTheInstance():
+def test_too_few_outputs_fail_the_instance():
     assert "it returned 1 output (a int), but the method takes 2" in fail_one(lambda x: 1, 0, outputs=2)
 
 
-def test_NothingIsPutWhenTheLastOutputIsWrong():
+def test_nothing_is_put_when_the_last_output_is_wrong():
     assert "an output is None" in fail_one(lambda x: (1, 2, None), 0, outputs=3)
 
 
-def test_FullMemoryFailsOneInstanceAndTheOthersGoOn():
+def test_full_memory_fails_one_instance_and_the_others_go_on():
     values, failures = run(lambda x: (x, x), [[0], [1], [2]], outputs=2, no_memory_for=1)
     assert list(values) == [0, 2]
     assert failures == {}  # the sink that refuses has failed the instance itself
@@ -228,7 +228,7 @@ def test_FullMemoryFailsOneInstanceAndTheOthersGoOn():
 # ---- exceptions
 
 
-def test_BadInstanceFailsAlone():
+def test_bad_instance_fails_alone():
     def divide(x):
         if x == 0:
             raise ZeroDivisionError("x is zero")
@@ -240,7 +240,7 @@ def test_BadInstanceFailsAlone():
     assert failures == {1: f"ZeroDivisionError: x is zero (test_stage_runner.py:{line}, function divide)"}
 
 
-def test_TheErrorPointsIntoTheServable(tmp_path):
+def test_the_error_points_into_the_servable(tmp_path):
     servable = tmp_path / "add"
     servable.mkdir()
     path = servable / "servable_config.py"
@@ -253,21 +253,21 @@ def test_TheErrorPointsIntoTheServable(tmp_path):
     assert text.endswith("(add/servable_config.py:4, function load)")
 
 
-def test_AWrongArgumentCountIsSaidOfTheFunction():
+def test_a_wrong_argument_count_is_said_of_the_function():
     text = fail_one(lambda x, y: x, 0)
     assert text.startswith("TypeError: ") and "missing 1 required positional argument" in text
     assert "function <lambda>" in text
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, StopIteration])
-def test_NoExceptionGetsPastTheStage(error):
+def test_no_exception_gets_past_the_stage(error):
     def function(x):
         raise error
 
     assert error.__name__ in fail_one(function, 0)
 
 
-def test_AnExceptionWithoutATextStillFailsTheInstance():
+def test_an_exception_without_a_text_still_fails_the_instance():
     class Silent(Exception):
         def __str__(self):
             raise ValueError
@@ -278,7 +278,7 @@ def test_AnExceptionWithoutATextStillFailsTheInstance():
     assert "Silent: <its text cannot be made>" in fail_one(function, 0)
 
 
-def test_TheTracebackIsLoggedButNotForEveryInstance(capfd):
+def test_the_traceback_is_logged_but_not_for_every_instance(capfd):
     def function(x):
         raise ValueError("logged")
 
@@ -291,7 +291,7 @@ def test_TheTracebackIsLoggedButNotForEveryInstance(capfd):
 # ---- functions that take many instances
 
 
-def test_AGroupIsATupleOfTuples():
+def test_a_group_is_a_tuple_of_tuples():
     seen = []
 
     def double(instances):
@@ -305,7 +305,7 @@ def test_AGroupIsATupleOfTuples():
     assert len(seen) == 1 and isinstance(seen[0], tuple) and isinstance(seen[0][0], tuple)
 
 
-def test_NoCallGetsMoreThanTheGroupsSize():
+def test_no_call_gets_more_than_the_groups_size():
     sizes = []
 
     def count(instances):
@@ -318,13 +318,13 @@ def test_NoCallGetsMoreThanTheGroupsSize():
 
 
 @pytest.mark.parametrize("make", [list, tuple, iter, np.array])
-def test_AnyIterableOfResultsIsTaken(make):
+def test_any_iterable_of_results_is_taken(make):
     values, failures = run(lambda instances: make([x * 10 for (x,) in instances]), [[1], [2]], batch_size=4)
     assert not failures
     assert [values[i][0] for i in range(2)] == [10, 20]
 
 
-def test_AGeneratorIsCalledAgainWithTheRestAfterAnException():
+def test_a_generator_is_called_again_with_the_rest_after_an_exception():
     calls = []
 
     def invert(instances):
@@ -341,7 +341,7 @@ def test_AGeneratorIsCalledAgainWithTheRestAfterAnException():
     assert failures[1].startswith("ValueError: zero (test_stage_runner.py:")
 
 
-def test_AFunctionThatRaisesAtOnceFailsOnlyTheInstanceToBlame():
+def test_a_function_that_raises_at_once_fails_only_the_instance_to_blame():
     def invert(instances):
         return [1 // int(x) for (x,) in instances]
 
@@ -350,7 +350,7 @@ def test_AFunctionThatRaisesAtOnceFailsOnlyTheInstanceToBlame():
     assert list(failures) == [2] and "ZeroDivisionError" in failures[2]
 
 
-def test_TooFewResultsFailTheRestAndTooManyAreIgnored():
+def test_too_few_results_fail_the_rest_and_too_many_are_ignored():
     values, failures = run(lambda instances: [1, 2], [[0], [0], [0], [0]], batch_size=8)
     assert sorted(values) == [0, 1] and sorted(failures) == [2, 3]
     assert "it gave 2 result(s) for 4 instances" in failures[2]
@@ -358,20 +358,20 @@ def test_TooFewResultsFailTheRestAndTooManyAreIgnored():
     assert sorted(values) == [0, 1] and not failures
 
 
-def test_AWrongResultInAGroupFailsAlone():
+def test_a_wrong_result_in_a_group_fails_alone():
     values, failures = run(lambda instances: [1, None, (1, 2), 4], [[0]] * 4, batch_size=8)
     assert sorted(values) == [0, 3] and sorted(failures) == [1, 2]
 
 
 @pytest.mark.parametrize("result", [None, 1, "text", {"a": 1}])
-def test_AGroupsResultMustBeIterable(result):
+def test_a_groups_result_must_be_iterable(result):
     values, failures = run(lambda instances: result, [[0], [0]], batch_size=8)
     assert not values
     assert "it should yield, or return a list of, one result for each instance" in failures[0]
     assert sorted(failures) == [0, 1]
 
 
-def test_InPlaceChangesInAGroupAreWrittenBack():
+def test_in_place_changes_in_a_group_are_written_back():
     memory = [np.zeros(2) for _ in range(3)]
 
     def function(instances):
@@ -386,7 +386,7 @@ def test_InPlaceChangesInAGroupAreWrittenBack():
 # ---- threads
 
 
-def test_AThreadsOwnVariablesLastFromCallToCall():
+def test_a_threads_own_variables_last_from_call_to_call():
     local = threading.local()
 
     def count(x):
@@ -397,7 +397,7 @@ def test_AThreadsOwnVariablesLastFromCallToCall():
     assert [int(value) for _, _, value in values] == [1, 2, 3, 4, 5, 6]
 
 
-def test_CallsOfDifferentFunctionsRunSideBySide():
+def test_calls_of_different_functions_run_side_by_side():
     barrier = threading.Barrier(2, timeout=10)
 
     def meet(x):

@@ -1,5 +1,7 @@
 """Parameter checks of start_grpc_server, start_restful_server and start_servables, and what a failed start leaves."""
 
+from typing import ClassVar
+
 import pytest
 
 from mindspore_serving import server
@@ -20,7 +22,7 @@ class RecordingNative:
 
         return call
 
-    answers = {"stop_requested": 0}
+    answers: ClassVar = {"stop_requested": 0}
 
 
 @pytest.fixture
@@ -64,20 +66,20 @@ def names(native):
         (("127.0.0.1:5500", 100, "tls"), "'ssl_config' should be SSLConfig or None"),
     ],
 )
-def test_AWrongParameterOfAServerIsRefused(natives, start, arguments, text):
+def test_a_wrong_parameter_of_a_server_is_refused(natives, start, arguments, text):
     with pytest.raises(RuntimeError, match=text):
         start(*arguments)
     assert natives == []
 
 
-def test_TheLastColonSplitsTheAddress():
+def test_the_last_colon_splits_the_address():
     assert _checks.check_ip_address("[::1]:5500") == ("[::1]", 5500)
 
 
-def test_UnixAddressesAreForGrpcAlone(natives, tmp_path):
+def test_unix_addresses_are_for_grpc_alone(natives, tmp_path):
     with pytest.raises(RuntimeError, match="path after 'unix:' is empty"):
         server.start_grpc_server("unix:")
-    with pytest.raises(RuntimeError, match="directory '.*nowhere' does not exist"):
+    with pytest.raises(RuntimeError, match=r"directory '.*nowhere' does not exist"):
         server.start_grpc_server(f"unix:{tmp_path}/nowhere/socket")
     with pytest.raises(RuntimeError, match="RESTful server takes ip:port only"):
         server.start_restful_server(f"unix:{tmp_path}/socket")
@@ -85,7 +87,7 @@ def test_UnixAddressesAreForGrpcAlone(natives, tmp_path):
     assert natives[-1].calls[0][:2] == ("start_grpc", f"unix:{tmp_path}/socket")
 
 
-def test_TheReadyLineIsOnStandardOutput(natives, capsys):
+def test_the_ready_line_is_on_standard_output(natives, capsys):
     server.start_grpc_server("127.0.0.1:5500", 7)
     server.start_restful_server("127.0.0.1:1500")
     assert natives[0].calls == [
@@ -98,7 +100,7 @@ def test_TheReadyLineIsOnStandardOutput(natives, capsys):
     ]
 
 
-def test_TheAuthoritiesOfClientsCountOnlyWhenClientsAreVerified(natives):
+def test_the_authorities_of_clients_count_only_when_clients_are_verified(natives):
     server.start_grpc_server("127.0.0.1:5500", ssl_config=server.SSLConfig("c", "k", "ca"))
     server.start_restful_server("127.0.0.1:1500", ssl_config=server.SSLConfig("c", "k", "ca", True))
     assert natives[0].calls[0][3:] == ("c", "k", None, False)
@@ -109,7 +111,7 @@ def test_TheAuthoritiesOfClientsCountOnlyWhenClientsAreVerified(natives):
     ("start", "name"),
     [(server.start_grpc_server, "start_grpc_server"), (server.start_restful_server, "start_restful_server")],
 )
-def test_ASecondStartStopsTheWholeServer(natives, start, name):
+def test_a_second_start_stops_the_whole_server(natives, start, name):
     start("127.0.0.1:5500")
     with pytest.raises(RuntimeError, match=f"{name} has been called already"):
         start("127.0.0.1:5501")
@@ -118,35 +120,35 @@ def test_ASecondStartStopsTheWholeServer(natives, start, name):
     assert len(natives) == 2
 
 
-def test_AWrongParameterStopsWhatRuns(natives):
+def test_a_wrong_parameter_stops_what_runs(natives):
     server.start_grpc_server("127.0.0.1:5500")
     with pytest.raises(RuntimeError, match="should be in range"):
         server.start_restful_server("127.0.0.1:1500", 1000)
     assert "stop" in names(natives[0])
 
 
-def test_AServableThatCannotStartStopsTheServer(natives, tmp_path):
+def test_a_servable_that_cannot_start_stops_the_server(natives, tmp_path):
     server.start_grpc_server("127.0.0.1:5500")
     with pytest.raises(RuntimeError, match="Check servable config failed, directory"):
         server.start_servables(server.ServableStartConfig(str(tmp_path), "add", 0))
     assert names(natives[0]) == ["start_grpc", "stop", "restore_signal_handlers"]
 
 
-def test_AWorkersFailureIsRaisedAndStopsTheServer(natives, tmp_path, monkeypatch):
+def test_a_workers_failure_is_raised_and_stops_the_server(natives, tmp_path, monkeypatch):
     (tmp_path / "add" / "1").mkdir(parents=True)
     (tmp_path / "add" / "servable_config.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         RecordingNative, "answers", {"stop_requested": 0, "wait_ready": 'File "servable_config.py", line 12: oops'}
     )
-    with pytest.raises(RuntimeError, match='servable_config.py", line 12: oops'):
+    with pytest.raises(RuntimeError, match=r'servable_config\.py", line 12: oops'):
         server.start_servables(server.ServableStartConfig(str(tmp_path), "add", 0))
     assert (tmp_path / "serving_logs").is_dir()
     assert names(natives[0])[:3] == ["install_signal_handlers", "add_servable", "wait_ready"]
     assert "stop" in names(natives[0])
 
 
-def test_ASignalEndsStarting(natives, tmp_path, monkeypatch):
+def test_a_signal_ends_starting(natives, tmp_path, monkeypatch):
     (tmp_path / "add" / "1").mkdir(parents=True)
     (tmp_path / "add" / "servable_config.py").write_text("")
     monkeypatch.chdir(tmp_path)
@@ -156,7 +158,7 @@ def test_ASignalEndsStarting(natives, tmp_path, monkeypatch):
     assert "stop" in names(natives[0])
 
 
-def test_StopIsIdempotent(natives):
+def test_stop_is_idempotent(natives):
     server.stop()
     server.start_grpc_server("127.0.0.1:5500")
     server.stop()
@@ -164,7 +166,7 @@ def test_StopIsIdempotent(natives):
     assert names(natives[0]).count("stop") == 1
 
 
-def test_TheLimitOfWaitingRequestsIsChecked(natives):
+def test_the_limit_of_waiting_requests_is_checked(natives):
     for wrong in (0, -1, True, "1"):
         with pytest.raises(RuntimeError, match="max_enqueued_requests"):
             _server.set_max_enqueued_requests(wrong)
@@ -173,13 +175,13 @@ def test_TheLimitOfWaitingRequestsIsChecked(natives):
 
 
 @pytest.mark.parametrize("text", ["0", "65", "two", "", "-1"])
-def test_AWrongNumberOfLoopsIsRefused(natives, monkeypatch, text):
+def test_a_wrong_number_of_loops_is_refused(natives, monkeypatch, text):
     monkeypatch.setenv("MSSERVING_IO_THREADS", text)
     with pytest.raises(RuntimeError, match="MSSERVING_IO_THREADS should be a number from 1 to 64"):
         server.start_grpc_server("127.0.0.1:5500")
 
 
-def test_TheNumberOfLoopsIsTaken(natives, monkeypatch):
+def test_the_number_of_loops_is_taken(natives, monkeypatch):
     monkeypatch.setenv("MSSERVING_IO_THREADS", "3")
     server.start_grpc_server("127.0.0.1:5500")
     assert natives[-1].io_threads == 3

@@ -1,4 +1,4 @@
-"""Checks of what users pass in. Every refusal is a RuntimeError that names the parameter, the value and what is legal."""
+"""Checks of what users pass in. A refusal is a RuntimeError with the parameter, the value and what is legal."""
 
 from __future__ import annotations
 

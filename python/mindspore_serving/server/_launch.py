@@ -63,7 +63,8 @@ def check_configs(servable_configs: object) -> tuple[ServableStartConfig, ...]:
     for i, config in enumerate(servable_configs):
         if not isinstance(config, ServableStartConfig):
             raise RuntimeError(
-                f"Parameter 'servable_configs[{i}]' should be ServableStartConfig, but a {type(config).__name__} was given"
+                f"Parameter 'servable_configs[{i}]' should be ServableStartConfig, but a {type(config).__name__} was "
+                "given"
             )
     return tuple(servable_configs)
 

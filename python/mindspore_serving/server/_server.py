@@ -287,7 +287,8 @@ def _wait_ready(running: _Running) -> None:
         number = running.native.stop_requested()
         if number:
             raise RuntimeError(
-                f"Starting the servables was interrupted by signal {signal.Signals(number).name}: all workers are stopped"
+                f"Starting the servables was interrupted by signal {signal.Signals(number).name}: all workers are "
+                "stopped"
             )
         if failure is None:
             return
@@ -316,8 +317,9 @@ def _monitor(running: _Running) -> None:
     main = threading.main_thread()
     if running.previous_handlers and main.is_alive() and main.ident is not None:
         # The script goes on after start_servables(), say in a sleep. Nobody serves any more: end it in good order.
-        _thread.interrupt_main(number or signal.SIGTERM)
-        signal.pthread_kill(main.ident, number or signal.SIGTERM)  # wakes it from a system call
+        to_main = signal.Signals(number or signal.SIGTERM)
+        _thread.interrupt_main(to_main)
+        signal.pthread_kill(main.ident, to_main)  # wakes it from a system call
 
 
 def _end_script(_number: int, _frame: FrameType | None) -> None:

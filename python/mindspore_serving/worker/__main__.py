@@ -7,7 +7,7 @@ import sys
 if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] == os.getcwd():
     del sys.path[0]
 
-from mindspore_serving.worker.main import main  # noqa: E402
+from mindspore_serving.worker.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv))

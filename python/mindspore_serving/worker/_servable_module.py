@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "")
+_IMPORT_MACHINERY = os.path.join(os.path.dirname(os.path.realpath(importlib.__file__)), "")
 # Packages that the worker itself needs later: a servable of that name must not take their place.
 _NEEDED = ("mindspore", "numpy")
 
@@ -80,4 +81,4 @@ def _make_package(name: str, path: str) -> None:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith("<frozen ") or os.path.realpath(filename).startswith(_PACKAGE)
+    return filename.startswith("<frozen ") or os.path.realpath(filename).startswith((_PACKAGE, _IMPORT_MACHINERY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from mindspore_serving.worker._stage_runner import StageRunner
 if TYPE_CHECKING:
     from mindspore_serving._core import Worker
     from mindspore_serving.worker.main import StartOrder
+    from mindspore_serving.worker.mindspore_model import LoadedModel
+    from mindspore_serving.worker.session_library import TensorInfo
+
+logger = logging.getLogger("mindspore_serving.worker")
 
 # A grouped function of a servable whose model takes one instance a run still exists to work on many.
 _GROUP_WITHOUT_BATCH = 32
@@ -41,9 +46,8 @@ class ServableStages:
         self._runner = StageRunner(order.servable_directory)
         self._functions: dict[int, int] = {}  # id() of a function: its number in the runner
         self._model = -1
-        self._batch_size = 1
-        self._infos: list[dict[str, Any]] = []
-        self._kept: list[Any] = []  # what the loaded model needs to stay alive
+        self._group_size = _GROUP_WITHOUT_BATCH
+        self._loaded: list[LoadedModel] = []  # sessions run what these hold
         if registration.model is not None:
             self._load_model(order, registration.model)
             self._check_counts(registration)
@@ -55,18 +59,45 @@ class ServableStages:
                 {"name": method.name, "inputs": list(method.inputs), "outputs": list(method.outputs)}
                 for method in registration.methods.values()
             ],
-            "models": self._infos,
+            "models": [_describe(loaded) for loaded in self._loaded],
         }
 
     def _load_model(self, order: StartOrder, model: ModelDeclaration) -> None:
         files = _model_files(order, model)
-        self._model, self._batch_size, self._infos = load_model(self._worker, order, model, files, self._kept)
+        if model.model_format != "mindir":
+            raise RuntimeError(
+                f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
+                f"'{order.servable_name}': this build has no session library for the format '{model.model_format}'; "
+                "export the model as MindIR"
+            )
+        from mindspore_serving.worker.mindspore_model import load_model  # MindSpore only for servables with a model
+
+        if model.options is not None:
+            logger.warning("%s of declare_servable have no effect on this device", model.options)
+        sessions = []
+        for file in files:
+            loaded = load_model(
+                str(file),
+                with_batch_dim=model.with_batch_dim,
+                without_batch_dim_inputs=model.without_batch_dim_inputs,
+                dec_key=order.dec_key,
+                dec_mode=order.dec_mode,
+                device_type=order.device_type,
+                device_id=order.device_id,
+            )
+            self._loaded.append(loaded)
+            sessions.append(_open_session(self._worker, loaded))
+        largest = max(loaded.batch_size for loaded in self._loaded)
+        if largest > 1:
+            self._group_size = largest
+        without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
+        self._model = self._worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
 
     def _check_counts(self, registration: Registration) -> None:
         for subgraph, counts in registration.model_counts.items():
-            info = self._infos[subgraph]
-            for what, used in zip(("inputs", "outputs"), counts, strict=True):
-                actual = len(info[what])
+            loaded = self._loaded[subgraph]
+            actual_counts = (len(loaded.inputs), len(loaded.outputs))
+            for what, used, actual in zip(("inputs", "outputs"), counts, actual_counts, strict=True):
                 if used != actual:
                     raise RuntimeError(
                         f"The {what} count {used} with which call_servable is used in the methods of servable "
@@ -103,8 +134,37 @@ class ServableStages:
                 self._functions[key] = self._runner.add(stage.function)
             native["target"] = self._functions[key]
             if stage.grouped:
-                native["batch_size"] = self._batch_size if self._batch_size > 1 else _GROUP_WITHOUT_BATCH
+                native["batch_size"] = self._group_size
         return native
+
+
+def _open_session(worker: Worker, loaded: LoadedModel) -> int:
+    if loaded.session_library is not None:
+        return worker.open_session(str(loaded.session_library), loaded.session_options)
+    return worker.add_python_session(
+        [_native_info(info) for info in loaded.inputs],
+        [_native_info(info) for info in loaded.outputs],
+        loaded.batch_sizes,
+        loaded.python_run,
+        loaded.way,
+    )
+
+
+def _native_info(info: TensorInfo) -> tuple[str, int, list[int] | None]:
+    return info.name, info.dtype, None if info.dims is None else list(info.dims)
+
+
+def _describe(loaded: LoadedModel) -> dict[str, Any]:
+    def describe(infos: Sequence[TensorInfo]) -> list[dict[str, Any]]:
+        return [{"name": info.name, "dtype": info.dtype, "dims": info.dims} for info in infos]
+
+    return {
+        "file": os.path.basename(loaded.model_file),
+        "way": loaded.way,
+        "batch_sizes": loaded.batch_sizes,
+        "inputs": describe(loaded.inputs),
+        "outputs": describe(loaded.outputs),
+    }
 
 
 def _model_files(order: StartOrder, model: ModelDeclaration) -> Sequence[Path]:

@@ -68,7 +68,8 @@ def _check_options(value: object) -> AclOptions | GpuOptions | dict[str, str] | 
         return value
     if not isinstance(value, dict):
         raise RuntimeError(
-            f"Parameter 'options' should be AclOptions, GpuOptions, dict or None, but a {type(value).__name__} was given"
+            f"Parameter 'options' should be AclOptions, GpuOptions, dict or None, but a {type(value).__name__} was "
+            "given"
         )
     for name, item in value.items():
         _checks.check_str("a key of options", name)
