@@ -48,7 +48,8 @@ def test_field_numbers_are_those_of_every_release():
     assert pb.DataType.items() == [
         (f"MS_{name}", number)
         for number, name in enumerate(
-            "UNKNOWN BOOL INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 FLOAT16 FLOAT32 FLOAT64 STRING BYTES".split()
+            "UNKNOWN BOOL INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 "
+            "FLOAT16 FLOAT32 FLOAT64 STRING BYTES".split()
         )
     ]
 
