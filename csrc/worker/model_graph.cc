@@ -63,8 +63,8 @@ Status ModelGraph::Init(const ModelOptions& options) {
 Status ModelGraph::InitBatch(const ModelOptions& options) {
   const SessionInfo& info = session_->describe();
   if (!batched_) {
-    return info.batch_sizes.empty() ? Status::Ok()
-                                    : Unfit("a graph compiled for several batch sizes needs with_batch_dim");
+    return info.batch_sizes.size() <= 1 ? Status::Ok()
+                                        : Unfit("a graph compiled for several batch sizes needs with_batch_dim");
   }
   int64_t leading = 0;  // -1: dynamic
   for (size_t i = 0; i < inputs_.size(); ++i) {

@@ -1,0 +1,346 @@
+// _core.Worker: the worker process's native half, as Python sets it up.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "python/python_session.h"
+#include "worker/server_connection.h"
+
+namespace py = pybind11;
+
+namespace msserving {
+namespace {
+
+constexpr const char* kPythonStageCapsule = "msserving.python_stage";
+
+using TensorTuple = std::tuple<std::string, int, std::optional<std::vector<int64_t>>>;
+
+void Check(const Status& status) {
+  if (status.ok()) {
+    return;
+  }
+  if (status.kind() == ErrorKind::kCancelled) {
+    PyErr_SetString(PyExc_ConnectionError, status.message().c_str());
+    throw py::error_already_set();
+  }
+  throw std::runtime_error(status.message());
+}
+
+std::vector<TensorInfo> InfosFrom(const std::vector<TensorTuple>& tuples) {
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, dtype, dims] : tuples) {
+    TensorInfo info;
+    info.name = name;
+    if (dtype < 0 || !IsValid(static_cast<uint64_t>(dtype)) || IsText(static_cast<DataType>(dtype))) {
+      throw py::value_error("tensor '" + name + "' has the unknown element type " + std::to_string(dtype));
+    }
+    info.dtype = static_cast<DataType>(dtype);
+    info.rank = dims ? static_cast<int>(dims->size()) : -1;
+    if (info.rank > kMaxRank) {
+      throw py::value_error("tensor '" + name + "' has more than " + std::to_string(kMaxRank) + " dimensions");
+    }
+    for (int i = 0; i < info.rank; ++i) {
+      info.dims[static_cast<size_t>(i)] = std::max<int64_t>((*dims)[static_cast<size_t>(i)], -1);
+    }
+    infos.push_back(std::move(info));
+  }
+  return infos;
+}
+
+std::vector<TensorTuple> TuplesFrom(const std::vector<TensorInfo>& infos) {
+  std::vector<TensorTuple> tuples;
+  for (const TensorInfo& info : infos) {
+    std::optional<std::vector<int64_t>> dims;
+    if (info.rank >= 0) {
+      dims.emplace(info.dims.begin(), info.dims.begin() + info.rank);
+    }
+    tuples.emplace_back(info.name, static_cast<int>(info.dtype), std::move(dims));
+  }
+  return tuples;
+}
+
+std::vector<ValueRef> RefsFrom(const py::handle& value) {
+  std::vector<ValueRef> refs;
+  for (const auto& [stage, index] : value.cast<std::vector<std::pair<uint16_t, uint16_t>>>()) {
+    refs.push_back({stage, index});
+  }
+  return refs;
+}
+
+Stage StageFrom(const py::dict& dict) {
+  Stage stage;
+  const auto kind = dict["kind"].cast<std::string>();
+  if (kind == "python") {
+    stage.kind = StageKind::kPython;
+  } else if (kind == "model") {
+    stage.kind = StageKind::kModel;
+  } else if (kind == "builtin") {
+    stage.kind = StageKind::kBuiltin;
+  } else {
+    throw py::value_error("a stage's kind is 'python', 'model' or 'builtin', not '" + kind + "'");
+  }
+  stage.target = dict["target"].cast<uint32_t>();
+  stage.subgraph = dict.contains("subgraph") ? dict["subgraph"].cast<uint32_t>() : 0;
+  stage.inputs = RefsFrom(dict["inputs"]);
+  stage.outputs = dict["outputs"].cast<uint32_t>();
+  stage.batch_size = dict.contains("batch_size") ? dict["batch_size"].cast<uint32_t>() : 0;
+  stage.tag = dict.contains("tag") && !dict["tag"].is_none() ? dict["tag"].cast<std::string>() : "";
+  return stage;
+}
+
+py::dict DictFrom(const StageStats& stage) {
+  constexpr const char* kReasons[] = {"full", "idle", "waited", "deadline", "drain"};
+  py::dict releases;
+  for (size_t i = 0; i < stage.releases.size(); ++i) {
+    releases[kReasons[i]] = stage.releases[i];
+  }
+  py::dict dict;
+  dict["name"] = stage.name;
+  dict["kind"] = stage.kind == StageKind::kModel ? "model" : "python";
+  dict["releases"] = releases;
+  dict["queued"] = stage.queued;
+  dict["instances"] = stage.instances;
+  dict["run_ns"] = stage.run_ns;
+  if (stage.kind == StageKind::kModel) {
+    dict["runs"] = stage.model.runs;
+    dict["rows"] = stage.model.rows;
+    dict["padded"] = stage.model.padded;
+    dict["in_place"] = stage.model.in_place;
+    dict["splits"] = stage.model.splits;
+  }
+  return dict;
+}
+
+// Set up and run from the thread that made it; request_stop() and stats() from any.
+class Worker {
+ public:
+  explicit Worker(int control_fd) : connection_(UniqueFd(control_fd)) {}
+
+  // Threads of the executor may be waiting for the GIL.
+  ~Worker() {
+    py::gil_scoped_release no_gil;
+    executor_.reset();
+  }
+  Worker(const Worker&) = delete;
+
+  py::bytes ReceiveStart() {
+    Status status;
+    {
+      py::gil_scoped_release no_gil;
+      status = connection_.ReceiveStart(&order_);
+    }
+    Check(status);
+    return order_.configuration;
+  }
+
+  size_t OpenSession(const std::string& library, const std::map<std::string, std::string>& options) {
+    std::unique_ptr<Session> session;
+    Status status;
+    {
+      py::gil_scoped_release no_gil;
+      status = OpenLibrarySession(library, SessionOptions(options.begin(), options.end()), &session);
+    }
+    Check(status);
+    sessions_.push_back(std::move(session));
+    return sessions_.size() - 1;
+  }
+
+  size_t AddPythonSession(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
+                          const std::vector<int64_t>& batch_sizes, py::function run, const std::string& way) {
+    SessionInfo info;
+    info.inputs = InfosFrom(inputs);
+    info.outputs = InfosFrom(outputs);
+    info.batch_sizes = batch_sizes;
+    info.way = way;
+    for (size_t i = 0; i < batch_sizes.size(); ++i) {
+      if (batch_sizes[i] < 1 || (i > 0 && batch_sizes[i] <= batch_sizes[i - 1])) {
+        throw py::value_error("batch sizes must be positive and ascend");
+      }
+    }
+    sessions_.push_back(std::make_shared<PythonSession>(std::move(info), std::move(run)));
+    return sessions_.size() - 1;
+  }
+
+  py::dict InfoOf(size_t session) const {
+    const SessionInfo& info = SessionAt(session)->describe();
+    py::dict dict;
+    dict["inputs"] = TuplesFrom(info.inputs);
+    dict["outputs"] = TuplesFrom(info.outputs);
+    dict["batch_sizes"] = info.batch_sizes;
+    dict["way"] = info.way;
+    return dict;
+  }
+
+  uint32_t AddModel(const std::vector<size_t>& sessions, bool with_batch_dim,
+                    const std::vector<uint32_t>& without_batch_dim_inputs, uint32_t batch_size) {
+    std::vector<std::shared_ptr<Session>> chosen;
+    for (const size_t session : sessions) {
+      chosen.push_back(SessionAt(session));
+    }
+    std::unique_ptr<Model> model;
+    Check(Model::Create(chosen, {with_batch_dim, without_batch_dim_inputs, batch_size}, &model));
+    return Ready().AddModel(std::move(model));
+  }
+
+  size_t AddMethod(const std::string& name, const std::vector<std::string>& inputs,
+                   const std::vector<std::string>& outputs, const std::vector<py::dict>& stages,
+                   const py::object& returns) {
+    MethodGraph graph;
+    graph.signature = {name, inputs, outputs};
+    for (const py::dict& stage : stages) {
+      graph.stages.push_back(StageFrom(stage));
+    }
+    graph.returns = RefsFrom(returns);
+    Check(Ready().AddMethod(graph));
+    return methods_++;
+  }
+
+  void SetPythonStages(const py::object& capsule) {
+    void* function = PyCapsule_GetPointer(capsule.ptr(), kPythonStageCapsule);
+    if (function == nullptr) {
+      throw py::error_already_set();
+    }
+    Ready().SetPythonStages(reinterpret_cast<PythonStageFunction>(function), PyCapsule_GetContext(capsule.ptr()));
+    python_stages_ = capsule;
+  }
+
+  void SetOption(const std::string& name, const py::object& value) {
+    if (executor_ != nullptr) {
+      throw std::runtime_error("option '" + name + "' must be set before models and methods are added");
+    }
+    const std::string text = py::str(value);
+    size_t end = 0;
+    int64_t number = -1;
+    try {
+      number = std::stoll(text, &end);
+    } catch (const std::exception&) {
+      end = 0;
+    }
+    if (end == 0 || end != text.size() || number < 0) {
+      throw py::value_error("option '" + name + "' takes a whole number from 0, not '" + text + "'");
+    }
+    if (name == "max_wait_us") {
+      options_.max_wait_us = number;
+    } else if (name == "max_live_instances") {
+      options_.max_live_instances = static_cast<uint32_t>(std::clamp<int64_t>(number, 1, UINT32_MAX));
+    } else if (name == "max_held_bytes") {
+      options_.max_held_bytes = static_cast<size_t>(number);
+    } else if (name == "keep_free_bytes") {
+      options_.keep_free_bytes = static_cast<size_t>(number);
+    } else {
+      throw py::value_error("unknown option '" + name +
+                            "'; there are max_wait_us, max_live_instances, max_held_bytes and keep_free_bytes");
+    }
+  }
+
+  void SendReady(const std::string& body) { Check(connection_.SendReady(body)); }
+  void SendFailed(const std::string& text) { Check(connection_.SendFailed(text)); }
+
+  std::string Run() {
+    Executor& executor = Ready();
+    if (!order_.doorbell) {
+      throw std::runtime_error("run() needs a start order: call receive_start() once before each run()");
+    }
+    for (auto& channel : order_.channels) {
+      executor.AddChannel(std::move(channel));
+    }
+    order_.channels.clear();
+    RunHooks hooks;
+    hooks.control_fd = connection_.fd();
+    hooks.on_control = [this] { return connection_.ReceiveEvent(); };
+    hooks.interrupted = [] {
+      py::gil_scoped_acquire gil;
+      return PyErr_CheckSignals() != 0;
+    };
+    RunEnd end = RunEnd::kStopped;
+    Status status;
+    {
+      py::gil_scoped_release no_gil;
+      status = executor.Run(std::move(order_.doorbell), hooks, &end);
+    }
+    Check(status);
+    if (end == RunEnd::kInterrupted) {
+      throw py::error_already_set();  // what the signal's handler raised
+    }
+    return end == RunEnd::kServerGone ? "server gone" : "stop";
+  }
+
+  void RequestStop() { Ready().RequestStop(); }
+
+  py::dict Stats() {
+    const ExecutorStats stats = Ready().stats();
+    py::list stages;
+    for (const StageStats& stage : stats.stages) {
+      stages.append(DictFrom(stage));
+    }
+    py::dict dict;
+    dict["requests"] = stats.requests;
+    dict["instances"] = stats.instances;
+    dict["failed"] = stats.failed;
+    dict["expired"] = stats.expired;
+    dict["cancelled"] = stats.cancelled;
+    dict["held"] = stats.held;
+    dict["wakeups"] = stats.wakeups;
+    dict["doorbells"] = stats.doorbells;
+    dict["live_instances"] = stats.live_instances;
+    dict["stages"] = stages;
+    return dict;
+  }
+
+ private:
+  Executor& Ready() {
+    if (executor_ == nullptr) {
+      executor_ = std::make_unique<Executor>(options_);
+    }
+    return *executor_;
+  }
+
+  const std::shared_ptr<Session>& SessionAt(size_t session) const {
+    if (session >= sessions_.size()) {
+      throw py::index_error("there is no session " + std::to_string(session));
+    }
+    return sessions_[session];
+  }
+
+  ServerConnection connection_;
+  StartOrder order_;
+  ExecutorOptions options_;
+  py::object python_stages_;  // keeps the function's context alive
+  std::vector<std::shared_ptr<Session>> sessions_;
+  std::unique_ptr<Executor> executor_;
+  size_t methods_ = 0;
+};
+
+}  // namespace
+
+void BindWorker(py::module_& m) {
+  py::class_<Worker>(m, "Worker", "The native half of a worker process. Private.")
+      .def(py::init<int>(), py::arg("control_fd"), "Takes ownership of the control socket.")
+      .def("receive_start", &Worker::ReceiveStart,
+           "Waits for the server's start order, maps its channels and returns the configuration. ConnectionError: the "
+           "server is gone or said stop.")
+      .def("open_session", &Worker::OpenSession, py::arg("library"), py::arg("options"))
+      .def("add_python_session", &Worker::AddPythonSession, py::arg("inputs"), py::arg("outputs"),
+           py::arg("batch_sizes"), py::arg("run"), py::arg("way"),
+           "A session run by a callable: a list of read-only arrays in, a list of arrays out.")
+      .def("session_info", &Worker::InfoOf, py::arg("session"))
+      .def("add_model", &Worker::AddModel, py::arg("sessions"), py::arg("with_batch_dim"),
+           py::arg("without_batch_dim_inputs"), py::arg("batch_size"),
+           "batch_size 0: the largest the model was compiled for.")
+      .def("add_method", &Worker::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
+           py::arg("returns"))
+      .def("set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
+           "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
+      .def("set_option", &Worker::SetOption, py::arg("name"), py::arg("value"))
+      .def("send_ready", &Worker::SendReady, py::arg("description"))
+      .def("send_failed", &Worker::SendFailed, py::arg("text"))
+      .def("run", &Worker::Run,
+           "Serves until the server says stop ('stop') or is gone ('server gone'; stages may still be running then, so "
+           "leave with os._exit). Signal handlers run meanwhile if this is the main thread.")
+      .def("request_stop", &Worker::RequestStop)
+      .def("stats", &Worker::Stats);
+}
+
+}  // namespace msserving
