@@ -118,15 +118,15 @@ def load_graph_cell(model_file: Path, dec_key: bytes | None, dec_mode: str) -> "
     return cell
 
 
-def compile_cell(cell: "GraphCell", shapes: Sequence[Sequence[int | None]], dtypes: Sequence[np.dtype[Any]]) -> str:
-    """Compile a cell for these input shapes (None: a dynamic dimension), without any data.
+def compile_cell(cell: "GraphCell", shapes: Sequence[Sequence[int | None] | None], dtypes: Sequence[np.dtype[Any]]) -> str:
+    """Compile a cell for these input shapes (None: a dynamic dimension or rank), without any data.
 
     Returns:
         The phase: what MindSpore's graph executor calls the result. It lives as long as the cell.
     """
     mindspore = import_mindspore()
     arguments = [
-        mindspore.Tensor(shape=list(shape), dtype=_dtype(dtype))
+        mindspore.Tensor(shape=None if shape is None else list(shape), dtype=_dtype(dtype))
         for shape, dtype in zip(shapes, dtypes, strict=True)
     ]
     cell.compile(*arguments)

@@ -1,11 +1,13 @@
 #include "session/libraries/mindspore/compiled_graph.h"
 
+#include <algorithm>
 #include <map>
 
 #include "abstract/abstract_value.h"
 #include "backend/ms_backend/ms_backend_base.h"
 #include "backend/ms_backend/runtime/graph_scheduler/base/graph_compiler.h"
 #include "include/frontend/jit/ps/executor/graph_executor_py.h"
+#include "include/utils/anfalgo.h"
 
 namespace msserving::mindspore_session {
 namespace {
@@ -100,6 +102,28 @@ void FindKernelGraph(CompiledGraph* graph) {
   }
 }
 
+// The loaded graph is shared by all phases that were compiled from it, and says the shapes of the latest. The kernel
+// graph is the phase's own. An input that no kernel reads is not in it.
+void TakeSpecsOfKernelGraph(CompiledGraph* graph) {
+  const auto& front = graph->graph->parameters();
+  graph->input_is_read.assign(graph->inputs.size(), false);
+  for (const auto& node : graph->kernel_graph->input_nodes()) {
+    const auto found = std::find(front.begin(), front.end(), graph->kernel_graph->GetFrontAnfByBackendAnf(node));
+    const auto index = static_cast<size_t>(found - front.begin());
+    if (index >= graph->inputs.size() || node->abstract() == nullptr) continue;
+    graph->input_is_read[index] = true;
+    graph->input_specs[index] = SpecOf(node->abstract(), graph->input_specs[index].name);
+  }
+  const auto outputs = ms::common::AnfAlgo::GetAllOutputWithIndex(graph->kernel_graph->output());
+  if (outputs.size() != graph->output_specs.size()) return;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const auto shape = ms::common::AnfAlgo::GetOutputInferShape(outputs[i].first, outputs[i].second);
+    TensorSpec& spec = graph->output_specs[i];
+    if (spec.dynamic_rank || shape.size() != spec.dims.size()) continue;
+    std::transform(shape.begin(), shape.end(), spec.dims.begin(), [](int64_t dim) { return dim < 0 ? -1 : dim; });
+  }
+}
+
 const std::map<ms::TypeId, int32_t>& DTypes() {
   static const std::map<ms::TypeId, int32_t> types = {
       {ms::kNumberTypeBool, 1},    {ms::kNumberTypeInt8, 2},     {ms::kNumberTypeUInt8, 3},
@@ -137,6 +161,7 @@ CompiledGraph::CompiledGraph(const std::string& phase) {
     input_specs.push_back(SpecOf(parameter->abstract(), parameter->name()));
     inputs.push_back(std::move(parameter));
   }
+  input_is_read.assign(inputs.size(), true);
   AddOutputs(graph->output()->abstract(), &output_specs);
 
   has_backend = info->resource->HasResult("backend_output");
@@ -144,6 +169,7 @@ CompiledGraph::CompiledGraph(const std::string& phase) {
   backend_type = info->resource->GetResult("backend_type").cast<ms::backend::BackendType>();
   backend_graph_id = info->resource->GetResult("backend_output").cast<ms::backend::BackendGraphId>();
   FindKernelGraph(this);
+  if (kernel_graph != nullptr) TakeSpecsOfKernelGraph(this);
 }
 
 }  // namespace msserving::mindspore_session

@@ -27,6 +27,7 @@ struct CompiledGraph {
   mindspore::FuncGraphPtr graph;
   std::vector<mindspore::ParameterPtr> inputs;  // the graph's parameters that are not weights, in order
   std::vector<TensorSpec> input_specs;
+  std::vector<bool> input_is_read;       // by a kernel of `kernel_graph`; all true if there is none
   std::vector<TensorSpec> output_specs;  // tuples are flattened
 
   // A graph that computes nothing (its outputs are inputs or constants) has no backend.

@@ -76,6 +76,7 @@ struct MsServingSession {
 
  private:
   void ChooseWay(const Options& options, const std::vector<CompiledGraph>& graphs);
+  void SetBatchOfUnusedInputs(std::vector<CompiledGraph>* graphs) const;
   void FindBatchInput(const std::vector<CompiledGraph>& graphs);
   void FillInfo();
   GraphRunner& RunnerFor(const MsServingTensor* inputs);
@@ -102,6 +103,7 @@ MsServingSession::MsServingSession(const Options& options) {
     if (phase.batch_size > 0) batch_sizes_.push_back(phase.batch_size);
   }
   if (!SizeKernelPool(options.kernel_threads)) throw std::runtime_error("MindSpore has no pool of kernel threads yet");
+  SetBatchOfUnusedInputs(&graphs);
   FindBatchInput(graphs);
   input_specs_ = graphs.back().input_specs;
   output_specs_ = graphs.back().output_specs;
@@ -125,6 +127,17 @@ void MsServingSession::ChooseWay(const Options& options, const std::vector<Compi
   }
   runners_ = MakeRunners<BackendRun>(graphs);
   way_ = "backend run";
+}
+
+// An input that no kernel reads has the batch size of whichever phase was compiled last.
+void MsServingSession::SetBatchOfUnusedInputs(std::vector<CompiledGraph>* graphs) const {
+  for (size_t i = 0; i < batch_sizes_.size(); ++i) {
+    for (size_t input = 0; input < (*graphs)[i].input_specs.size(); ++input) {
+      auto& dims = (*graphs)[i].input_specs[input].dims;
+      if ((*graphs)[i].input_is_read[input] || dims.empty()) continue;
+      if (std::find(batch_sizes_.begin(), batch_sizes_.end(), dims[0]) != batch_sizes_.end()) dims[0] = batch_sizes_[i];
+    }
+  }
 }
 
 void MsServingSession::FindBatchInput(const std::vector<CompiledGraph>& graphs) {
