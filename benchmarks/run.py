@@ -72,6 +72,14 @@ def address_of(case: LoadCase, target: Target, prepared: dict[str, load.Load]) -
     return target.rest_address if prepared[case.name].rest else target.grpc_address
 
 
+def show_progress(text: str) -> None:
+    """One line that the next one overwrites; on no terminal, plain lines."""
+    if sys.stderr.isatty():
+        print(f"\r  {text:76}", end="" if text else "\r", file=sys.stderr, flush=True)
+    elif text:
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+
 def run_cases(cases: Sequence[Case], targets: Targets, arguments: argparse.Namespace) -> dict[str, Outcome]:
     outcomes = {case.name: Outcome() for case in cases}
     prepared: dict[str, load.Load] = {}
@@ -80,7 +88,7 @@ def run_cases(cases: Sequence[Case], targets: Targets, arguments: argparse.Names
             outcome = outcomes[case.name]
             if outcome.error:
                 continue
-            print(f"\r  {repetition + 1}/{arguments.repetitions}  {case.title:60}", end="", file=sys.stderr, flush=True)
+            show_progress(f"{repetition + 1}/{arguments.repetitions}  {case.title}")
             try:
                 if isinstance(case, FigureCase):
                     outcome.figures.append(case.measure())
@@ -90,7 +98,7 @@ def run_cases(cases: Sequence[Case], targets: Targets, arguments: argparse.Names
             except Exception as error:  # the other cases still count; the exit code tells
                 outcome.error = str(error) or repr(error)
                 print(f"\n{case.name} failed: {outcome.error}", file=sys.stderr)
-    print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
+    show_progress("")
     return outcomes
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from harness import messages
@@ -13,20 +14,20 @@ from harness.targets import SERVER_CORE, EchoTarget
 # One 2x2 float32 instance of two inputs is as long as this, so that echo and model carry the same bytes.
 ECHO_MESSAGE = bytes(range(97))
 ECHO_JSON = b'{"instances":[{"x1":[[1.5,2.5],[3.5,4.5]],"x2":[[1.0,1.0],[2.0,2.0]]}]}'
-GRPC_ECHO_PATH = "/bench.Echo/Echo"
+GRPC_ECHO_PATH = "/echo/Echo"
 
 
 def programs(build: Path) -> dict[str, Callable[[], EchoTarget]]:
     """The targets of these cases, by name."""
     folder = build / "benchmarks"
 
-    def program(name: str) -> Callable[[], EchoTarget]:
-        found = [path for path in folder.rglob(name) if path.is_file()]
-        if not found:
-            raise SystemExit(f"{name} is not built in {folder}: run it through ./dev bench")
-        return lambda: EchoTarget([str(found[0]), "--port", "{port}"])
+    def program(name: str) -> EchoTarget:
+        path = folder / name
+        if not path.is_file():
+            raise RuntimeError(f"{path} is not built: run it through ./dev bench")
+        return EchoTarget([str(path), "--port", "{port}"])
 
-    return {name: program(name) for name in ("bare_nghttp2_echo", "frontend_echo", "rest_echo")}
+    return {name: partial(program, name) for name in ("bare_nghttp2_echo", "frontend_echo", "rest_echo")}
 
 
 def _grpc_echo(shape: Shape) -> Callable[[Target], Load]:
@@ -45,11 +46,11 @@ def _rest_echo(target: Target) -> Load:
     return Load("/echo", ECHO_JSON, len(ECHO_JSON), Shape(32), rest=True)
 
 
-def _bare_session(servables: Path, name: str) -> Callable[[], float]:
+def _bare_session(servables: Path, name: str, batch: int) -> Callable[[], float]:
     def measure() -> float:
         script = Path(__file__).parents[1] / "bare_session.py"
         model = servables / name / "1" / f"{name}.mindir"
-        command = ["taskset", "-c", str(SERVER_CORE), sys.executable, str(script), str(model)]
+        command = ["taskset", "-c", str(SERVER_CORE), sys.executable, str(script), str(model), str(batch)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise RuntimeError(f"bare_session.py failed:\n{done.stdout}{done.stderr}")
@@ -67,7 +68,7 @@ def cases(servables: Path) -> list[LoadCase | FigureCase]:
         LoadCase("front-8x16", "echo, our front-end, 8x16", "frontend_echo", _grpc_echo(Shape(8, 16)),
                  against="bare-8x16", goal="≤ 115 % CPU"),
         LoadCase("rest-echo", "echo, our REST front-end, 32x1", "rest_echo", _rest_echo, goal="≤ 10 µs CPU"),
-        FigureCase("session-add", "bare session back to back, add", "runs/s", _bare_session(servables, "add")),
+        FigureCase("session-add", "bare session back to back, add", "runs/s", _bare_session(servables, "add", 0)),
         FigureCase("session-addb", "bare session back to back, addb (32 rows a run)", "runs/s",
-                   _bare_session(servables, "addb")),
+                   _bare_session(servables, "addb", 32)),
     ]  # fmt: skip

@@ -126,14 +126,29 @@ class Session:
         Raises:
             RuntimeError: The run failed, for the reason told.
         """
+        return [_array(result) for result in self._repeat(inputs, 1)]
+
+    def repeat(self, inputs: Sequence[np.ndarray], runs: int) -> None:
+        """Run the graph again and again on the same inputs, and drop the results: for measuring it.
+
+        Raises:
+            RuntimeError: A run failed, for the reason told.
+        """
+        self._repeat(inputs, runs)
+
+    def _repeat(self, inputs: Sequence[np.ndarray], runs: int) -> "ctypes.Array[_Tensor]":
+        if self._handle is None:
+            raise RuntimeError("the session is closed")
         if len(inputs) != len(self.inputs):
             raise RuntimeError(f"the session takes {len(self.inputs)} inputs, not {len(inputs)}")
         arrays = [_aligned(array) for array in inputs]
         given = (_Tensor * len(arrays))(*[_tensor(array) for array in arrays])
         results = (_Tensor * len(self.outputs))()
-        if self._library.table.run(self._handle, given, results) != 0:
-            raise RuntimeError(self._library.table.last_error(self._handle).decode(errors="replace"))
-        return [_array(result) for result in results]
+        run, handle = self._library.table.run, self._handle
+        for _ in range(runs):
+            if run(handle, given, results) != 0:
+                raise RuntimeError(self._library.table.last_error(handle).decode(errors="replace"))
+        return results
 
     def repeat(self, inputs: Sequence[np.ndarray], runs: int) -> None:
         """Run the graph `runs` times on the same inputs and drop the results: what a run costs by itself.
