@@ -316,6 +316,10 @@ int HttpConnection::HeadersComplete() {
   parser_.upgrade = 0;    // no other protocol is spoken here; such requests are answered as if they had not asked
   receiving_->method_ = llhttp_method_name(static_cast<llhttp_method_t>(llhttp_get_method(&parser_)));
   receiving_->http_1_0_ = parser_.http_major == 1 && parser_.http_minor == 0;
+  if (parser_.http_major != 1) {
+    Reject(400, "bad HTTP request: HTTP/1.0 and HTTP/1.1 are spoken here");
+    return kStop;
+  }
   const size_t limit = shared_.options.max_body_bytes;
   const bool has_length = (parser_.flags & F_CONTENT_LENGTH) != 0;
   if (has_length && parser_.content_length > limit) {
