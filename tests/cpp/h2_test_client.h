@@ -47,16 +47,31 @@ struct Response {
   std::string status() const { return header("grpc-status"); }
 };
 
+inline int ConnectTo(int port) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
+inline bool Connects(int port) {
+  const int fd = ConnectTo(port);
+  close(fd);
+  return fd >= 0;
+}
+
 // One connection; blocking, with time-outs of ten seconds.
 class H2Client {
  public:
   explicit H2Client(int port, uint32_t window = 1 << 30, bool greet = true) {
-    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    fd_ = ConnectTo(port);
+    EXPECT_GE(fd_, 0);
     nghttp2_session_callbacks* callbacks;
     nghttp2_session_callbacks_new(&callbacks);
     nghttp2_session_callbacks_set_on_header_callback(
@@ -163,16 +178,16 @@ class H2Client {
     Send();
   }
 
-  // Runs the connection until `done` or until it has ended. False: neither in time.
+  // Runs the connection until `done`. False: not in time, or the connection has ended. Looks once even without time.
   bool RunUntil(const std::function<bool()>& done, int timeout_ms = 10'000) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
-    while (!done()) {
-      if (ended || std::chrono::steady_clock::now() > until) {
+    for (bool last = false; !done(); last = std::chrono::steady_clock::now() >= until) {
+      if (ended || last) {
         return false;
       }
       Send();
       pollfd event{fd_, static_cast<short>(POLLIN | (pending_.empty() ? 0 : POLLOUT)), 0};
-      if (poll(&event, 1, 20) > 0 && (event.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+      if (poll(&event, 1, std::min(timeout_ms, 20)) > 0 && (event.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
         Receive();
       }
     }

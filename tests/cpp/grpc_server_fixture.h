@@ -1,0 +1,172 @@
+// A GrpcServer on a thread of its own, with a service that a test can hold in its hand.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "h2_test_client.h"
+#include "net/grpc_server.h"
+#include "net/listen.h"
+#include "net/tls.h"
+
+namespace msserving::testing {
+
+// Echo; Hold (until Release or ReleaseAll()); Release; Fail (with the message as its text); Slices (that many bytes
+// of a slice between "ab" and "cd").
+class TestService final : public GrpcService {
+ public:
+  bool HasMethod(std::string_view path) const override {
+    return path == "/t/Echo" || path == "/t/Hold" || path == "/t/Release" || path == "/t/Fail" || path == "/t/Slices";
+  }
+
+  void OnCall(GrpcCall* call) override {
+    ++calls;
+    const std::string message(reinterpret_cast<const char*>(call->message().data()), call->message().size());
+    if (call->path() == "/t/Hold") {
+      deadline_left_ns = call->deadline_ns() == kNoDeadline ? -1 : call->deadline_ns() - call->loop().now_ns();
+      holding_.insert(call);
+      ++held;
+    } else if (call->path() == "/t/Fail") {
+      call->Fail(GrpcStatus::kInvalidArgument, message);
+    } else if (call->path() == "/t/Slices") {
+      ReplySlices(call, std::strtoull(message.c_str(), nullptr, 10));
+    } else {
+      if (call->path() == "/t/Release") {
+        ReleaseAll();
+      }
+      Echo(call);
+    }
+  }
+
+  void OnCancelled(GrpcCall* call) override {
+    EXPECT_EQ(holding_.erase(call), 1u) << "cancelled, but not running";
+    ++cancelled;
+  }
+
+  void ReleaseAll() {
+    for (GrpcCall* call : std::exchange(holding_, {})) {
+      Echo(call);
+    }
+  }
+
+  std::atomic<int> calls{0};
+  std::atomic<int> held{0};
+  std::atomic<int> cancelled{0};
+  std::atomic<int> keepers_gone{0};
+  std::atomic<int64_t> deadline_left_ns{0};
+
+ private:
+  struct Keeper final : KeepAlive {
+    explicit Keeper(std::atomic<int>* gone) : gone(gone) {}
+    ~Keeper() override { ++*gone; }
+    std::atomic<int>* gone;
+    std::string bytes;
+  };
+
+  void Echo(GrpcCall* call) {
+    OutgoingBody body;
+    body.encoded = call->loop().buffers().Acquire(call->message().size());
+    body.encoded.Append(call->message().data(), call->message().size());
+    call->Reply(std::move(body));
+  }
+
+  void ReplySlices(GrpcCall* call, size_t size) {
+    auto keeper = std::make_unique<Keeper>(&keepers_gone);
+    keeper->bytes.assign(size, 's');
+    OutgoingBody body;
+    body.encoded.Append("abcd", 4);
+    body.slices.push_back({2, reinterpret_cast<const uint8_t*>(keeper->bytes.data()), size});
+    body.keep_alive = std::move(keeper);
+    call->Reply(std::move(body));
+  }
+
+  std::set<GrpcCall*> holding_;
+};
+
+class GrpcServerTest : public ::testing::Test {
+ protected:
+  ~GrpcServerTest() override { DestroyServer(); }
+
+  // Without a clock of the test's: the real one.
+  void Serve(GrpcServerOptions options = {}, const FakeClock* fake = nullptr,
+             std::shared_ptr<TlsContext> tls = nullptr) {
+    loop_ = fake != nullptr ? std::make_unique<EventLoop>(*fake) : std::make_unique<EventLoop>();
+    std::vector<UniqueFd> sockets;
+    const Status status = Listen({"127.0.0.1", 0, ""}, 1, &sockets);
+    ASSERT_TRUE(status.ok()) << status.message();
+    sockaddr_in address{};
+    socklen_t size = sizeof(address);
+    getsockname(sockets[0].get(), reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+    server = std::make_unique<GrpcServer>(loop_.get(), std::move(sockets[0]), options, &service, std::move(tls));
+    thread_ = std::thread([this] { loop_->Run(); });
+  }
+
+  void DestroyServer() {
+    if (thread_.joinable()) {
+      OnLoop([this] { server.reset(); });
+      loop_->Stop();
+      thread_.join();
+    }
+  }
+
+  int port() const { return port_; }
+
+  // Runs there and waits for it.
+  void OnLoop(std::function<void()> function) {
+    std::promise<void> done;
+    loop_->Post([&] {
+      function();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+
+  void Advance(int64_t ns) {
+    OnLoop([&] { clock.Advance(ns); });
+    OnLoop([] {});  // a wake-up that sees the new time
+  }
+
+  size_t connections() {
+    size_t count = 0;
+    OnLoop([&] { count = server->connections(); });
+    return count;
+  }
+  size_t calls() {
+    size_t count = 0;
+    OnLoop([&] { count = server->calls(); });
+    return count;
+  }
+
+  static bool Eventually(const std::function<bool()>& done) {
+    for (int i = 0; i < 2000; ++i) {
+      if (done()) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+
+  FakeClock clock;
+  TestService service;
+  std::unique_ptr<GrpcServer> server;
+
+ private:
+  std::unique_ptr<EventLoop> loop_;
+  std::thread thread_;
+  int port_ = 0;
+};
+
+}  // namespace msserving::testing
