@@ -126,89 +126,78 @@ Decimal ShortestDecimal(uint32_t fraction, uint32_t biased) {
   if (down_fits != up_fits) {
     return {s + up_fits, k};
   }
-  const uint32_t middle = 4 * s + 2;
-  const bool up = value > middle || (value == middle && (s & 1) != 0);
-  return {s + up, k};
+  const bool closer_up = value + (s & 1) > 4 * s + 2;  // ties to even
+  return {s + closer_up, k};
 }
-
-constexpr auto kPairs = [] {
-  struct Pairs {
-    char text[200];
-  } pairs{};
-  for (int i = 0; i < 100; ++i) {
-    pairs.text[2 * i] = static_cast<char>('0' + i / 10);
-    pairs.text[2 * i + 1] = static_cast<char>('0' + i % 10);
-  }
-  return pairs;
-}();
 
 int CountDigits(uint32_t v) {
-  // 1233 / 4096 is log10(2) closely enough for 32 bits.
-  constexpr uint32_t kTens[] = {0,         10,         100,         1'000,         10'000,
-                                100'000,   1'000'000,  10'000'000,  100'000'000,   1'000'000'000};
-  const int guess = (std::bit_width(v | 1) * 1233) >> 12;
-  return guess + (v >= kTens[guess]);
+  constexpr uint32_t kTens[] = {0,       10,        100,        1'000,       10'000,
+                                100'000, 1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
+  const int guess = (std::bit_width(v) * 1233) >> 12;  // 1233 / 4096 is log10(2), closely enough for 32 bits
+  return guess + static_cast<int>(v >= kTens[guess]);
 }
 
-// Exactly `count` digits ending before `end`.
-void WriteDigits(uint32_t v, char* end) {
-  while (v >= 100) {
-    end -= 2;
-    std::memcpy(end, kPairs.text + 2 * (v % 100), 2);
-    v /= 100;
-  }
-  if (v >= 10) {
-    std::memcpy(end - 2, kPairs.text + 2 * v, 2);
-  } else {
-    end[-1] = static_cast<char>('0' + v);
-  }
+// Eight decimal digits as eight bytes, the first digit lowest: split into fours, pairs and single digits, each step
+// for all lanes of the word at once.
+uint64_t SplitDigits(uint32_t v) {
+  const uint64_t fours = v / 10'000 | uint64_t{v % 10'000} << 32;
+  const uint64_t hundreds = (fours * 10'486 >> 20) & 0x0000007F'0000007F;
+  const uint64_t pairs = hundreds | (fours - hundreds * 100) << 16;
+  const uint64_t tens = (pairs * 103 >> 10) & 0x000F000F'000F000F;
+  return tens | (pairs - tens * 10) << 8;
 }
 
 char* WriteExponent(int exponent, char* out) {
   *out++ = 'e';
   *out++ = exponent < 0 ? '-' : '+';
   const int magnitude = exponent < 0 ? -exponent : exponent;
-  std::memcpy(out, kPairs.text + 2 * magnitude, 2);  // a float32's is below 100
-  return out + 2;
+  *out++ = static_cast<char>('0' + magnitude / 10);  // a float32's is below 100
+  *out++ = static_cast<char>('0' + magnitude % 10);
+  return out;
 }
 
-// Plain notation from 0.0001 to below 1e16, else scientific.
+// Plain notation from 0.0001 to below 1e16, else scientific. Digits are stored in words of fixed length, more than
+// needed: counting them, or loading again what was just stored, would cost more.
 char* WriteDecimal(Decimal decimal, char* out) {
-  while (decimal.digits % 10 == 0) {
-    decimal.digits /= 10;
-    ++decimal.exponent;
-  }
+  static constexpr uint32_t kTens[] = {1,       10,        100,        1'000,      10'000,
+                                       100'000, 1'000'000, 10'000'000, 100'000'000};
+  constexpr int kDigits = 9;  // no float32 needs more
   const int count = CountDigits(decimal.digits);
   const int point = count + decimal.exponent;  // digits before the decimal point
-  if (point > 0 && point <= 16) {
-    if (decimal.exponent >= 0) {
-      WriteDigits(decimal.digits, out + count);
-      std::memset(out + count, '0', static_cast<size_t>(decimal.exponent));
-      out += point;
-      *out++ = '.';
-      *out++ = '0';
-      return out;
-    }
-    WriteDigits(decimal.digits, out + count + 1);
-    for (int i = 0; i < point; ++i) {
-      out[i] = out[i + 1];
-    }
-    out[point] = '.';
-    return out + count + 1;
-  }
+  // All nine digits, left-aligned: the first one and the eight behind it.
+  const uint32_t nine = decimal.digits * kTens[kDigits - count];
+  const auto first = static_cast<char>('0' + nine / 100'000'000);
+  const uint64_t split = SplitDigits(nine % 100'000'000);
+  const uint64_t eight = split | 0x30303030'30303030;
+  const int used = split == 0 ? 1 : kDigits - std::countl_zero(split) / 8;
+
   if (point <= 0 && point > -4) {
-    std::memcpy(out, "0.0000", 6);
+    std::memcpy(out, "0.000000", 8);
     out += 2 - point;
-    WriteDigits(decimal.digits, out + count);
-    return out + count;
+    out[0] = first;
+    std::memcpy(out + 1, &eight, 8);
+    return out + used;
   }
-  WriteDigits(decimal.digits, out + count + 1);
-  out[0] = out[1];
-  if (count == 1) {
-    return WriteExponent(point - 1, out + 1);
+  if (point > 0 && point < kDigits) {
+    const int shift = 8 * (point - 1);
+    const uint64_t before = (uint64_t{1} << shift) - 1;
+    const uint64_t word = (eight & before) | uint64_t{'.'} << shift | (eight & ~before) << 8;
+    out[0] = first;
+    std::memcpy(out + 1, &word, 8);
+    out[kDigits] = static_cast<char>(eight >> 56);
+    return out + (used > point ? used + 1 : point + 2);
   }
+  if (point > 0 && point <= 16) {
+    std::memset(out, '0', 18);
+    out[0] = first;
+    std::memcpy(out + 1, &eight, 8);
+    out[point] = '.';
+    return out + point + 2;
+  }
+  out[0] = first;
   out[1] = '.';
-  return WriteExponent(point - 1, out + count + 1);
+  std::memcpy(out + 2, &eight, 8);
+  return WriteExponent(point - 1, used == 1 ? out + 1 : out + used + 1);
 }
 
 }  // namespace

@@ -128,7 +128,7 @@ inline bool ToInt32(const ScannedNumber& number, int32_t* value) {
   return true;
 }
 
-// The longest text that WriteFloat32(), WriteFloat64() and integers need.
+// The room that WriteFloat32(), WriteFloat64() and integers need; they may scribble behind the end they return.
 inline constexpr int kMaxNumberText = 32;
 
 // The shortest text that reads back as the same value of its type; always with a fraction or an exponent, so that it
