@@ -379,6 +379,22 @@ def test_the_model_must_be_declared_first(config):
         config(HEAD + "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x)\n")
 
 
+def test_a_servable_without_a_model_is_python_alone(config):
+    registration = config(
+        HEAD
+        + """
+@register.register_method(["y", "x"])
+def method(x):
+    y = register.call_preprocess(halve, x)
+    return register.call_postprocess(halve, y), x
+"""
+    )
+    assert registration.model is None
+    (method,) = registration.methods.values()
+    assert [stage.tag for stage in method.stages] == ["Preprocess", "Postprocess"]
+    assert refs(method.returns) == [(2, 0), (0, 0)]
+
+
 def test_registering_outside_of_a_servable_config_is_refused():
     with pytest.raises(RuntimeError, match=r"declare_servable should be called while a servable_config\.py"):
         register.declare_servable("add.mindir", "MindIR")

@@ -175,12 +175,14 @@ cdef tuple make_arguments(const PythonStageCall* call, uint32_t instance):
 
 
 cdef int view_array(cnp.ndarray array, TensorView* view, list held) except -1:
+    """Point `view` at an array that somebody else keeps alive."""
     cdef int i
     view.dtype = TypeOfNumpy(cnp.PyArray_TYPE(array))
     if view.dtype == DataType.kUnknown:
         raise ResultError(f"an output has dtype {array.dtype}, which cannot be sent; use bool, int, uint or float")
     if not (cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISNOTSWAPPED(array)):
         array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        held.append(array)
     if cnp.PyArray_NDIM(array) > kMaxRank:
         raise ResultError(f"an output has {cnp.PyArray_NDIM(array)} dimensions; at most {kMaxRank} can be sent")
     view.rank = <uint8_t>cnp.PyArray_NDIM(array)
@@ -188,7 +190,6 @@ cdef int view_array(cnp.ndarray array, TensorView* view, list held) except -1:
         view.dims[i] = cnp.PyArray_DIM(array, i)
     view.data = <const uint8_t*>cnp.PyArray_DATA(array)
     view.bytes = <uint64_t>cnp.PyArray_NBYTES(array)
-    held.append(array)
     return 0
 
 
@@ -200,11 +201,12 @@ cdef int view_other(object value, TensorView* view, list held) except -1:
         value = np.asarray(value)
     except Exception as error:
         raise ResultError(f"an output of type {type(value).__name__} is no array: {error}") from None
+    held.append(value)
     return view_array(value, view, held)
 
 
 cdef int view_value(object value, TensorView* view, list held) except -1:
-    """Point `view` at a function's output. `held` keeps the memory alive."""
+    """Point `view` at a function's output. `value` and what is added to `held` keep the memory alive."""
     cdef Py_ssize_t size
     cdef int overflow = 0
     cdef cnp.ndarray number
@@ -215,22 +217,22 @@ cdef int view_value(object value, TensorView* view, list held) except -1:
         view.dtype = DataType.kString
         view.bytes = <uint64_t>size
         view.rank = 0
-        held.append(value)
     elif PyBytes_Check(value):
         view.data = <const uint8_t*>PyBytes_AS_STRING(value)
         view.bytes = <uint64_t>PyBytes_GET_SIZE(value)
         view.dtype = DataType.kBytes
         view.rank = 0
-        held.append(value)
     elif PyFloat_CheckExact(value):
         number = cnp.PyArray_EMPTY(0, NULL, cnp.NPY_FLOAT64, 0)
         (<double*>cnp.PyArray_DATA(number))[0] = PyFloat_AS_DOUBLE(value)
+        held.append(number)
         return view_array(number, view, held)
     elif PyLong_Check(value) and not PyBool_Check(value):
         number = cnp.PyArray_EMPTY(0, NULL, cnp.NPY_INT64, 0)
         (<int64_t*>cnp.PyArray_DATA(number))[0] = PyLong_AsLongLongAndOverflow(value, &overflow)
         if overflow:
             raise ResultError(f"an output is the int {value}, which does not fit in int64")
+        held.append(number)
         return view_array(number, view, held)
     elif value is None:
         raise ResultError("an output is None; every output needs a value")

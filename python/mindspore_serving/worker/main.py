@@ -7,10 +7,9 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from mindspore_serving._native import load_native
 from mindspore_serving.server.register import _registry
@@ -75,27 +74,35 @@ def main(argv: list[str]) -> int:
     core = cast(Any, load_native("_core"))
     _set_up_logging(core)
     worker: Worker = core.Worker(int(argv[1]))
-    stop_asked = threading.Event()
+    stop_asked = False
 
     def on_terminate(_number: int, _frame: object) -> None:
-        stop_asked.set()
+        nonlocal stop_asked
+        stop_asked = True
         worker.request_stop()
 
     signal.signal(signal.SIGTERM, on_terminate)
-    order = StartOrder.from_json(worker.receive_start())
     try:
-        stages = _load(worker, order)
-    except BaseException as error:
-        traceback.print_exc()
-        worker.send_failed(
-            f"Servable '{order.servable_name}' version {order.version} cannot be started: "
-            f"{_servable_module.describe_failure(error)}"
-        )
-        return 1
-    if stop_asked.is_set():
+        order = StartOrder.from_json(worker.receive_start())
+        try:
+            stages = _load(worker, order)
+        except BaseException as error:
+            traceback.print_exc()
+            worker.send_failed(
+                f"Servable '{order.servable_name}' version {order.version} cannot be started: "
+                f"{_servable_module.describe_failure(error)}"
+            )
+            return 1
+        if stop_asked:
+            return 0
+        worker.send_ready(json.dumps(stages.description).encode())
+        end = worker.run()
+    except ConnectionError as error:
+        logger.info("The worker ends: %s", error)
         return 0
-    worker.send_ready(json.dumps(stages.description).encode())
-    return _run(worker)
+    if end == "server gone":
+        _leave()  # stages may still be running, and nobody waits for them
+    return 0
 
 
 def _load(worker: Worker, order: StartOrder) -> ServableStages:
@@ -108,30 +115,10 @@ def _load(worker: Worker, order: StartOrder) -> ServableStages:
     return ServableStages(worker, order, registration)
 
 
-def _run(worker: Worker) -> int:
-    """Run the executor on a thread of its own, so that this one can take signals."""
-    outcome: list[str | BaseException] = []
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            outcome.append(worker.run())
-        except BaseException as error:
-            outcome.append(error)
-        done.set()
-
-    thread = threading.Thread(target=run, name="executor")
-    thread.start()
-    while not done.wait(1.0):
-        pass
-    thread.join()
-    end = outcome[0]
-    if isinstance(end, BaseException):
-        logger.error("The worker ends: %s", end)
-        traceback.print_exception(end)
-        return 1
-    logger.info("The worker ends: %s", end)
-    return 0
+def _leave() -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _set_up_logging(core: Any) -> None:

@@ -42,7 +42,8 @@ def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable
     The function's name is the method's name and its parameters are the names of the method's inputs. Its body runs
     once, here, with placeholders: it hands them to `call_preprocess`, `call_servable` and `call_postprocess` and
     returns placeholders, one for each output name. Placeholders have no values yet, so the body cannot compute with
-    them or branch on them.
+    them or branch on them. In a servable with a model every method calls `call_servable` once; a servable without one
+    consists of Python functions alone.
 
     Args:
         output_names (Union[str, tuple[str], list[str]]): The names of the method's outputs.
@@ -284,7 +285,7 @@ def _trace_method(
         returns = trace.read_returns(result, outputs)
     finally:
         _body.reset(token)
-    if "call_servable" not in body.called:
+    if registration.model is not None and "call_servable" not in body.called:
         raise RuntimeError(f"Method '{name}' should call call_servable once, but it does not")
     for stage in trace.stages:
         if not stage.outputs:
@@ -321,7 +322,7 @@ def _enter(step: str) -> _Body:
     for later in _ORDER[_ORDER.index(step) + 1 :]:
         if later in body.called:
             raise RuntimeError(f"{later} should be invoked after {step} in method '{body.trace.method_name}'")
-    if step == "call_postprocess" and "call_servable" not in body.called:
+    if step == "call_postprocess" and body.registration.model is not None and "call_servable" not in body.called:
         raise RuntimeError(
             f"call_postprocess should be invoked after call_servable in method '{body.trace.method_name}'"
         )
