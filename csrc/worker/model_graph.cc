@@ -138,7 +138,7 @@ void ModelGraph::Run(uint32_t rows, const TensorView* const* values, ModelSink* 
   while (left > 0) {
     group_.clear();
     if (uniform_ && left <= max_batch_ && (batched_ || left == 1)) {
-      group_.swap(waiting_);
+      group_.assign(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(left));
       left = 0;
     } else {
       // The oldest row leads; whoever fits joins; the others keep their order for the next round.
