@@ -18,8 +18,8 @@ def literal(name: str, value: str) -> bytes:
 
 
 def head(path: str, *extra: tuple[str, str], method: bytes = b"\x83") -> bytes:
-    """A header block: POST, http, the path, and what gRPC wants."""
-    block = method + b"\x86" + bytes([0x44, len(path)]) + path.encode()
+    """A header block: POST, http, an authority, the path, and what gRPC wants."""
+    block = method + b"\x86\x41\x01a" + bytes([0x44, len(path)]) + path.encode()
     for name, value in (("content-type", "application/grpc"), ("te", "trailers"), *extra):
         block += literal(name, value)
     return block

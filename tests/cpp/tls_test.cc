@@ -1,0 +1,217 @@
+#include "net/tls.h"
+
+#include <gtest/gtest.h>
+#include <openssl/ssl.h>
+
+#include <algorithm>
+#include <string>
+
+#include "grpc_server_fixture.h"
+#include "test_certificates.h"
+
+namespace msserving {
+namespace {
+
+using testing::ConnectTo;
+using testing::Frame;
+using testing::GrpcServerTest;
+using testing::kMagic;
+using testing::RawFrame;
+using testing::TestCertificates;
+
+// A blocking TLS client.
+class TlsClient {
+ public:
+  struct Wishes {
+    int max_version = 0;
+    std::string protocols = "\x02h2";
+    std::string certificate;
+    std::string key;
+  };
+
+  TlsClient(int port, const std::string& ca, const Wishes& wishes) : fd_(ConnectTo(port)) {
+    const timeval patience{10, 0};
+    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    context_ = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(context_, 0);
+    SSL_CTX_set_security_level(context_, 0);
+    SSL_CTX_set_max_proto_version(context_, wishes.max_version);
+    SSL_CTX_load_verify_locations(context_, ca.c_str(), nullptr);
+    SSL_CTX_set_verify(context_, SSL_VERIFY_PEER, nullptr);
+    if (!wishes.certificate.empty()) {
+      SSL_CTX_use_certificate_file(context_, wishes.certificate.c_str(), SSL_FILETYPE_PEM);
+      SSL_CTX_use_PrivateKey_file(context_, wishes.key.c_str(), SSL_FILETYPE_PEM);
+    }
+    ssl_ = SSL_new(context_);
+    SSL_set_alpn_protos(ssl_, reinterpret_cast<const unsigned char*>(wishes.protocols.data()),
+                        static_cast<unsigned int>(wishes.protocols.size()));
+    SSL_set_fd(ssl_, fd_);
+    connected_ = SSL_connect(ssl_) == 1;
+  }
+  ~TlsClient() {
+    SSL_free(ssl_);
+    SSL_CTX_free(context_);
+    close(fd_);
+  }
+
+  bool connected() const { return connected_; }
+  std::string version() const { return SSL_get_version(ssl_); }
+  std::string protocol() const {
+    const unsigned char* name = nullptr;
+    unsigned int size = 0;
+    SSL_get0_alpn_selected(ssl_, &name, &size);
+    return {reinterpret_cast<const char*>(name), size};
+  }
+  bool Write(const std::string& bytes) {
+    return SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())) == static_cast<int>(bytes.size());
+  }
+  // At least so many bytes, or what came before the end.
+  std::string Read(size_t size) {
+    std::string all;
+    char bytes[16384];
+    while (all.size() < size) {
+      const int got = SSL_read(ssl_, bytes, sizeof(bytes));
+      if (got <= 0) {
+        break;
+      }
+      all.append(bytes, static_cast<size_t>(got));
+    }
+    return all;
+  }
+
+ private:
+  int fd_;
+  SSL_CTX* context_ = nullptr;
+  SSL* ssl_ = nullptr;
+  bool connected_ = false;
+};
+
+class TlsTest : public GrpcServerTest {
+ protected:
+  TlsTest() {
+    certificates_.Issue("server");
+    certificates_.Issue("client");
+    options_ = {certificates_.Pem("server"), certificates_.Key("server"), "", false, true};
+  }
+
+  void ServeTls(GrpcServerOptions options = {}, const FakeClock* fake = nullptr) {
+    std::shared_ptr<TlsContext> context;
+    const Status status = TlsContext::Create(options_, &context);
+    ASSERT_TRUE(status.ok()) << status.message();
+    Serve(options, fake, context);
+  }
+
+  std::string Why() {
+    std::shared_ptr<TlsContext> context;
+    const Status status = TlsContext::Create(options_, &context);
+    EXPECT_EQ(context, nullptr);
+    return status.message();
+  }
+
+  // Does the server speak HTTP/2 with this client? With TLS 1.3 a refusal shows only here.
+  static bool Greets(TlsClient* client) {
+    return client->connected() && client->Write(std::string(kMagic) + RawFrame(NGHTTP2_SETTINGS, 0, 0, "")) &&
+           client->Read(9).size() >= 9;
+  }
+
+  TestCertificates certificates_;
+  TlsOptions options_;
+};
+
+TEST_F(TlsTest, ErrorsNameTheFile) {
+  options_.certificate_file = "/nowhere/cert.pem";
+  EXPECT_NE(Why().find("/nowhere/cert.pem"), std::string::npos);
+  options_.certificate_file = certificates_.Pem("server");
+  options_.private_key_file = certificates_.Pem("server");
+  EXPECT_NE(Why().find("private key file"), std::string::npos);
+  options_.private_key_file = certificates_.Key("client");
+  EXPECT_NE(Why().find(certificates_.Key("client")), std::string::npos);
+  options_.private_key_file = certificates_.Key("server");
+  options_.verify_client = true;
+  EXPECT_NE(Why().find("custom_ca"), std::string::npos);
+  options_.custom_ca_file = certificates_.Key("server");
+  EXPECT_NE(Why().find("CA file"), std::string::npos);
+}
+
+TEST_F(TlsTest, SpeaksHttp2AndNothingOlderThanTls12) {
+  ServeTls();
+  for (const auto& [version, name] : {std::pair(TLS1_2_VERSION, "TLSv1.2"), std::pair(TLS1_3_VERSION, "TLSv1.3")}) {
+    TlsClient client(port(), certificates_.Pem("ca"), {.max_version = version});
+    ASSERT_TRUE(Greets(&client)) << name;
+    EXPECT_EQ(client.version(), name);
+    EXPECT_EQ(client.protocol(), "h2");
+  }
+  TlsClient old(port(), certificates_.Pem("ca"), {.max_version = TLS1_1_VERSION});
+  EXPECT_FALSE(old.connected());
+  TlsClient other(port(), certificates_.Pem("ca"), {.protocols = "\x08http/1.1"});
+  EXPECT_FALSE(other.connected());
+  TlsClient both(port(), certificates_.Pem("ca"), {.protocols = "\x08http/1.1\x02h2"});
+  EXPECT_EQ(both.protocol(), "h2");
+}
+
+TEST_F(TlsTest, CallWithALargeReply) {
+  ServeTls();
+  TlsClient client(port(), certificates_.Pem("ca"), {});
+  ASSERT_TRUE(client.connected());
+  const std::string path = "/t/Slices";
+  std::string head = "\x83\x87\x41\x01x";
+  head += std::string("\x44") + static_cast<char>(path.size()) + path;
+  head += std::string("\x40\x0c") + "content-type" + "\x10" + "application/grpc";
+  const std::string window("\x00\x04\x7f\xff\xff\xff", 6);
+  ASSERT_TRUE(client.Write(std::string(kMagic) + RawFrame(NGHTTP2_SETTINGS, 0, 0, window) +
+                           RawFrame(NGHTTP2_WINDOW_UPDATE, 0, 0, std::string("\x3f\xff\xff\xff", 4)) +
+                           RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, head) +
+                           RawFrame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, Frame("30000000"))));
+  const std::string received = client.Read(30'000'000);
+  ASSERT_GE(received.size(), 30'000'000u);
+  // Leave the frame headers out, as far as that is possible by counting.
+  EXPECT_GE(std::count(received.begin(), received.end(), 's'), 29'900'000);
+  EXPECT_TRUE(Eventually([&] { return service.keepers_gone == 1; }));
+}
+
+TEST_F(TlsTest, ClientsWithoutACertificateOfOursStayOutside) {
+  options_.verify_client = true;
+  options_.custom_ca_file = certificates_.Pem("ca");
+  ServeTls();
+  TlsClient none(port(), certificates_.Pem("ca"), {});
+  EXPECT_FALSE(Greets(&none));
+  TestCertificates others;
+  others.Issue("client");
+  TlsClient stranger(port(), certificates_.Pem("ca"),
+                     {.certificate = others.Pem("client"), .key = others.Key("client")});
+  EXPECT_FALSE(Greets(&stranger));
+  TlsClient ours(port(), certificates_.Pem("ca"),
+                 {.certificate = certificates_.Pem("client"), .key = certificates_.Key("client")});
+  EXPECT_TRUE(Greets(&ours));
+  EXPECT_TRUE(Eventually([&] { return connections() == 1; }));
+}
+
+TEST_F(TlsTest, GarbageInsteadOfAHandshakeEndsTheConnection) {
+  ServeTls();
+  const int fd = ConnectTo(port());
+  const std::string garbage(5000, 'g');
+  ASSERT_EQ(send(fd, garbage.data(), garbage.size(), MSG_NOSIGNAL), 5000);
+  const timeval patience{10, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  char bytes[100];
+  while (recv(fd, bytes, sizeof(bytes), 0) > 0) {
+  }
+  EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
+  close(fd);
+}
+
+TEST_F(TlsTest, HandshakeThatDoesNotComeIsGivenUp) {
+  GrpcServerOptions options;
+  options.incomplete_timeout_ns = 10 * kNanosPerSecond;
+  ServeTls(options, &clock);
+  const int fd = ConnectTo(port());
+  ASSERT_TRUE(Eventually([&] { return connections() == 1; }));
+  for (int i = 0; i < 5; ++i) {
+    Advance(3 * kNanosPerSecond);
+  }
+  EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
+  close(fd);
+}
+
+}  // namespace
+}  // namespace msserving
