@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import mindspore_serving
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
 from mindspore_serving.worker.mindir import MindIR, parse_mindir
@@ -279,8 +280,8 @@ def _drop_bucket(model: LoadedModel, size: int, why: str) -> None:
 def find_session_library() -> Path | None:
     """The mindspore session library's file, or None if there is none."""
     folder = os.environ.get(LIBRARY_DIR_VARIABLE)
-    path = (Path(folder) if folder else Path(__file__).resolve().parent.parent / "lib") / LIBRARY_NAME
-    return path if path.is_file() else None
+    folders = [Path(folder)] if folder else [Path(part, "lib") for part in mindspore_serving.__path__]
+    return next((path for part in folders if (path := part / LIBRARY_NAME).is_file()), None)
 
 
 @cache
