@@ -10,6 +10,12 @@ import pytest
 
 from servers import EXAMPLES, ServerProcess, run_script
 
+ROOT = EXAMPLES.parent
+PAGES = [
+    str(page.relative_to(ROOT))
+    for folder in (".", "docs", "examples", "benchmarks")
+    for page in (ROOT / folder).glob("*.md")
+]
 README = EXAMPLES.parent / "README.md"
 FENCE = re.compile(r"<!-- (file|run): (\S+) -->\n```\w*\n(.*?)```", re.DOTALL)
 
@@ -55,7 +61,7 @@ def test_ReadmeServableAndClientAreShort(snippets: dict[str, str]):
         assert len(lines) <= most, name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/README.md", "examples/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_LinksLeadSomewhere(page: str):
     path = README.parent / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
