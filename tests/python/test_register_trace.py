@@ -487,7 +487,7 @@ def test_siblings_are_found_in_every_way(config, tmp_path):
     _servable_module.import_servable_config(str(tmp_path), name)
 
 
-@pytest.mark.parametrize("name", ["json", "numpy", "wheel", "resnet.v2"])
+@pytest.mark.parametrize("name", ["json", "numpy", "wheel", "six", "resnet.v2"])
 def test_the_servables_name_may_be_anybodys(config, name):
     registration = config(
         DECLARED

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import traceback
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+logger = logging.getLogger("mindspore_serving.worker")
+
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "")
 _IMPORT_MACHINERY = os.path.join(os.path.dirname(os.path.realpath(importlib.__file__)), "")
-# Packages that the worker itself needs later: a servable of that name must not take their place.
-_NEEDED = ("mindspore", "numpy")
 
 
 def import_servable_config(servable_directory: str, servable_name: str) -> ModuleType:
     """Import ``<servable_name>.servable_config`` from the servable directory.
 
-    The servable's directory is a package of that name whatever else is installed under it, so relative imports and
-    imports by the servable's name find its own files. Only a name that is in use already (of the standard library,
-    say) keeps its meaning; then the servable's directory is added to what belongs to it.
+    The servable's directory is a package of that name, so relative imports and imports by the servable's name find its
+    own files, whatever else is installed. If something else of that name is installed (a servable may be called
+    "numbers", or "scipy"), both are there under the name, the servable's files first: other modules may need the
+    installed one.
 
     Args:
         servable_directory: Directory that holds the servable's directory. Appended to sys.path.
@@ -30,17 +32,15 @@ def import_servable_config(servable_directory: str, servable_name: str) -> Modul
     Returns:
         The module.
     """
-    if servable_directory not in sys.path:
-        sys.path.append(servable_directory)
     path = os.path.join(servable_directory, servable_name)
     package = servable_name.replace(".", "_")
-    if package in _NEEDED:
-        importlib.import_module(package)
-    known = sys.modules.get(package)
-    if known is None:
+    installed = _import_installed(package)
+    if servable_directory not in sys.path:
+        sys.path.append(servable_directory)
+    if installed is None:
         _make_package(package, path)
     else:
-        known.__path__ = [path, *getattr(known, "__path__", [])]
+        installed.__path__ = [path, *getattr(installed, "__path__", [])]
     return importlib.import_module(f"{package}.servable_config")
 
 
@@ -64,6 +64,21 @@ def describe_failure(error: BaseException) -> str:
     if cause is not None:
         lines.append(f"Caused by {describe_failure(cause)}")
     return "\n".join(lines)
+
+
+def _import_installed(name: str) -> ModuleType | None:
+    """The module or package of this name that other modules would get; None if there is none that works."""
+    known = sys.modules.get(name)
+    if known is not None:
+        return known
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # no origin: just a directory of that name somewhere on the path
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        logger.info("The installed module %s is hidden by the servable of that name: %s", name, error)
+        return None
 
 
 def _make_package(name: str, path: str) -> None:

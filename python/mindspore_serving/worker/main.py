@@ -70,7 +70,6 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2 or not argv[1].isdigit():
         print("mindspore_serving.worker is started by the server, not by hand: see start_servables", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the server tells us
     core = cast(Any, load_native("_core"))
     _set_up_logging(core)
     worker: Worker = core.Worker(int(argv[1]))
@@ -81,7 +80,11 @@ def main(argv: list[str]) -> int:
         stop_asked = True
         worker.request_stop()
 
-    signal.signal(signal.SIGTERM, on_terminate)
+    def take_signals() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the server tells us
+        signal.signal(signal.SIGTERM, on_terminate)
+
+    take_signals()
     try:
         order = StartOrder.from_json(worker.receive_start())
         try:
@@ -93,6 +96,7 @@ def main(argv: list[str]) -> int:
                 f"{_servable_module.describe_failure(error)}"
             )
             return 1
+        take_signals()  # MindSpore puts a handler of its own in place of ours when it compiles
         if stop_asked:
             return 0
         worker.send_ready(json.dumps(stages.description).encode())
