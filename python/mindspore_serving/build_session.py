@@ -1,7 +1,7 @@
-"""Builds the mindspore session library for the MindSpore that is installed: ``python -m mindspore_serving.build_session``.
+"""Builds the mindspore session library for the installed MindSpore: ``python -m mindspore_serving.build_session``.
 
-The wheel ships the library for one MindSpore version. For another, this compiles the sources that the wheel ships beside
-it and puts the result where workers look for it. Needs CMake and a C++17 compiler (g++), and a minute or two.
+The wheel ships the library for one MindSpore version. For another, this compiles the sources that the wheel ships
+beside it and puts the result where workers look for it. Needs CMake and a C++17 compiler (g++), and a minute or two.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mindspore_serving.worker.mindspore_model import LIBRARY_DIR_VARIABLE, LIBRARY_NAME
 from mindspore_serving.worker.session_library import built_for_mindspore
+from mindspore_serving.worker.way import LIBRARY_DIR_VARIABLE, LIBRARY_NAME
 
 _PACKAGE = Path(__file__).resolve().parent
 _PROJECT = Path("session", "libraries", "mindspore")
@@ -26,7 +26,9 @@ def find_sources() -> Path:
     for root in (_PACKAGE / "session_src", _PACKAGE.parent.parent / "csrc"):
         if (root / _PROJECT / "CMakeLists.txt").is_file():
             return root / _PROJECT
-    raise SystemExit(f"The session library's sources are not in {_PACKAGE / 'session_src'}: reinstall mindspore_serving.")
+    raise SystemExit(
+        f"The session library's sources are not in {_PACKAGE / 'session_src'}: reinstall mindspore_serving."
+    )
 
 
 def find_mindspore() -> tuple[Path, str]:
@@ -69,9 +71,9 @@ def build(target: Path, jobs: int) -> Path:
         _run(configure, "CMake could not configure the build.")
         _run(
             [cmake, "--build", folder, "--parallel", str(jobs), "--target", "msserving_session_mindspore"],
-            f"The sources do not compile against MindSpore {version}. This release of mindspore_serving may be older than "
-            "that MindSpore: upgrade mindspore_serving, or use a MindSpore it names in its documentation. Models run "
-            "through MindSpore's Python executor until then.",
+            f"The sources do not compile against MindSpore {version}. This release of mindspore_serving may be older "
+            "than that MindSpore: upgrade mindspore_serving, or use a MindSpore it names in its documentation. Models "
+            "run through MindSpore's Python executor until then.",
         )
         target.mkdir(parents=True, exist_ok=True)
         library = target / LIBRARY_NAME
@@ -95,7 +97,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m mindspore_serving.build_session", description=__doc__)
     default = os.environ.get(LIBRARY_DIR_VARIABLE) or str(_PACKAGE / "lib")
-    parser.add_argument("--output", type=Path, default=Path(default), help="folder for the library (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path(default), help="folder for the library (default: %(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="files to compile at a time")
     arguments = parser.parse_args()
     print(f"Built {build(arguments.output, arguments.jobs)}")

@@ -17,9 +17,9 @@ namespace {
 
 using Options = std::vector<MsServingOption>;
 
-const MsServingSessionLibrary *Library() {
-  static const MsServingSessionLibrary *library = [] {
-    void *handle = dlopen(MSSERVING_TEST_SESSION_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+const MsServingSessionLibrary* Library() {
+  static const MsServingSessionLibrary* library = [] {
+    void* handle = dlopen(MSSERVING_TEST_SESSION_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     EXPECT_NE(handle, nullptr) << dlerror();
     return reinterpret_cast<MsServingSessionLibraryFunction>(dlsym(handle, MS_SERVING_SESSION_ENTRY))();
   }();
@@ -28,17 +28,17 @@ const MsServingSessionLibrary *Library() {
 
 class Session {
  public:
-  explicit Session(const Options &options) {
+  explicit Session(const Options& options) {
     char error[256] = "";
     EXPECT_EQ(Library()->open(options.data(), options.size(), &session_, error, sizeof(error)), 0) << error;
   }
   ~Session() { Library()->close(session_); }
-  Session(const Session &) = delete;
-  Session &operator=(const Session &) = delete;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
-  const MsServingSessionInfo &info() const { return *Library()->describe(session_); }
+  const MsServingSessionInfo& info() const { return *Library()->describe(session_); }
   std::string error() const { return Library()->last_error(session_); }
-  bool Run(const std::vector<MsServingTensor> &inputs) {
+  bool Run(const std::vector<MsServingTensor>& inputs) {
     outputs.assign(info().outputs_count, MsServingTensor{});
     return Library()->run(session_, inputs.data(), outputs.data()) == 0;
   }
@@ -46,7 +46,7 @@ class Session {
   std::vector<MsServingTensor> outputs;
 
  private:
-  MsServingSession *session_ = nullptr;
+  MsServingSession* session_ = nullptr;
 };
 
 // A tensor with storage of its own, aligned as the ABI promises.
@@ -59,21 +59,21 @@ struct Tensor {
     for (int64_t dim : dims) view.dims[view.rank++] = dim;
     std::memcpy(storage, std::data(values), view.bytes);
   }
-  Tensor(const Tensor &) = delete;
-  Tensor &operator=(const Tensor &) = delete;
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
   alignas(MS_SERVING_SESSION_ALIGNMENT) unsigned char storage[1024];
   MsServingTensor view{};
 };
 
 template <typename T>
-std::vector<T> Values(const MsServingTensor &tensor) {
+std::vector<T> Values(const MsServingTensor& tensor) {
   std::vector<T> values(tensor.bytes / sizeof(T));
   std::memcpy(values.data(), tensor.data, tensor.bytes);
   return values;
 }
 
-std::string OpenError(const Options &options) {
-  MsServingSession *session = nullptr;
+std::string OpenError(const Options& options) {
+  MsServingSession* session = nullptr;
   char error[256] = "";
   EXPECT_NE(Library()->open(options.data(), options.size(), &session, error, sizeof(error)), 0);
   EXPECT_EQ(session, nullptr);
@@ -82,7 +82,7 @@ std::string OpenError(const Options &options) {
 
 TEST(SessionTestDouble, DescribesWhatItWasOpenedWith) {
   Session session({{"op", "add"}, {"inputs", "float32[4,2,-1];float32[4,2,-1]"}, {"batch_sizes", "1,2,4"}});
-  const MsServingSessionInfo &info = session.info();
+  const MsServingSessionInfo& info = session.info();
   ASSERT_EQ(info.inputs_count, 2u);
   EXPECT_STREQ(info.inputs[1].name, "x1");
   EXPECT_EQ(info.inputs[1].dtype, 11);
@@ -148,7 +148,8 @@ TEST(SessionTestDouble, AddsHalvesWithIeeeRounding) {
   Tensor<uint16_t> b(10, {6}, {0x3c00, 0x3c00, 0x7bff, 0x03ff, 0xfc00, 0x7e00});
   ASSERT_TRUE(session.Run({a.view, b.view})) << session.error();
   auto sum = Values<uint16_t>(session.outputs[0]);
-  EXPECT_EQ(std::vector<uint16_t>(sum.begin(), sum.begin() + 4), (std::vector<uint16_t>{0x4000, 0x6800, 0x7c00, 0x0400}));
+  EXPECT_EQ(std::vector<uint16_t>(sum.begin(), sum.begin() + 4),
+            (std::vector<uint16_t>{0x4000, 0x6800, 0x7c00, 0x0400}));
   EXPECT_EQ(sum[4] & 0x7fff, 0x7e00);
   EXPECT_EQ(sum[5] & 0x7fff, 0x7e00);
 }
@@ -178,7 +179,7 @@ TEST(SessionTestDouble, FailsEveryRunWhenToldTo) {
 }
 
 TEST(SessionTestDouble, RunTakesAtLeastTheTimeGiven) {
-  for (const char *mode : {"spin", "sleep"}) {
+  for (const char* mode : {"spin", "sleep"}) {
     Session session({{"op", "identity"}, {"inputs", "int32[]"}, {"run_us", "3000"}, {"run_mode", mode}});
     Tensor<int32_t> x(6, {}, {1});
     timespec start{}, end{};
@@ -190,7 +191,8 @@ TEST(SessionTestDouble, RunTakesAtLeastTheTimeGiven) {
 }
 
 TEST(SessionTestDouble, ABadOptionIsNamed) {
-  EXPECT_EQ(OpenError({{"inputs", "int32[]"}, {"colour", "red"}}), "test double: option 'colour' = 'red': unknown option");
+  EXPECT_EQ(OpenError({{"inputs", "int32[]"}, {"colour", "red"}}),
+            "test double: option 'colour' = 'red': unknown option");
   EXPECT_NE(OpenError({{"op", "add"}}).find("'inputs' is missing"), std::string::npos);
   EXPECT_NE(OpenError({{"inputs", "complex64[2]"}}).find("unknown element type"), std::string::npos);
   EXPECT_NE(OpenError({{"inputs", "int32[2"}}).find("expected e.g."), std::string::npos);
@@ -202,7 +204,7 @@ TEST(SessionTestDouble, ABadOptionIsNamed) {
 
 TEST(SessionTestDouble, AnErrorTextIsCutToTheRoomGiven) {
   MsServingOption option{"colour", "red"};
-  MsServingSession *session = nullptr;
+  MsServingSession* session = nullptr;
   char error[8];
   std::memset(error, 'x', sizeof(error));
   EXPECT_NE(Library()->open(&option, 1, &session, error, sizeof(error)), 0);

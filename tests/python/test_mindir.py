@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from mindspore_serving.worker.mindir import MindIR, parse_mindir
 from mindspore_serving.worker.session_library import TensorInfo
 

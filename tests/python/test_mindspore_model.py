@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mindspore_serving.worker import _mindspore, mindspore_model
+
+from mindspore_serving.worker import _mindspore, mindspore_model, way
 from mindspore_serving.worker.agreement import difference, random_inputs
-from mindspore_serving.worker.mindspore_model import LIBRARY_DIR_VARIABLE, LoadedModel, load_model
+from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
 from mindspore_serving.worker.session_library import Session, SessionLibrary, TensorInfo
 
 REPLAY, RUN, PYTHON = "kernel replay", "backend run", "python executor"
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="session", autouse=True)
 def library() -> SessionLibrary:
-    path = mindspore_model.find_session_library()
+    path = way.find_session_library()
     assert path is not None, "build the session library first: ./dev build"
     ms.set_device("CPU")
     return SessionLibrary(path)
@@ -180,7 +181,7 @@ PAIR = (((2, 2), np.float32), ((2, 2), np.float32))
 
 
 @pytest.mark.parametrize(
-    ("net", "way"),
+    ("net", "expected_way"),
     [
         (Add, REPLAY),
         (If, RUN),
@@ -192,16 +193,16 @@ PAIR = (((2, 2), np.float32), ((2, 2), np.float32))
         (UnusedInput, REPLAY),
     ],
 )
-def test_takes_the_fastest_way_that_fits_and_computes_the_same(export: Export, net: Any, way: str):
+def test_takes_the_fastest_way_that_fits_and_computes_the_same(export: Export, net: Any, expected_way: str):
     model = load_model(export(net(), *PAIR), with_batch_dim=False, device_type="CPU")
-    assert model.way == way
+    assert model.way == expected_way
     assert (model.batch_size, model.batch_sizes) == (0, [])
     for seed in range(3):
         inputs = float_inputs(model, seed=seed)
         expected = net()(*[Tensor(array) for array in inputs])
-        flat = [array for array in _flat(expected)]
+        flat = list(_flat(expected))
         with open_session(model) as session:
-            assert session.way == way
+            assert session.way == expected_way
             assert difference(flat, session.run(inputs)) == ""
         assert difference(flat, model.python_run(inputs)) == ""
 
@@ -264,7 +265,7 @@ def test_stops_adding_batch_sizes_when_time_is_up_but_keeps_one_and_its_own(expo
 def test_a_large_model_shares_its_weights_between_batch_sizes(export: Export, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mindspore_model, "_LARGE_FILE", 0)
     model = load_model(export(LeNet(), ((8, 1, 32, 32), np.float32)), with_batch_dim=True, device_type="CPU")
-    assert (model.way, model.batch_sizes, len(model._cells)) == (REPLAY, [1, 8], 1)
+    assert (model.way, model.batch_sizes, len(model.cells)) == (REPLAY, [1, 8], 1)
     values = float_inputs(model)
     with open_session(model) as session:
         full = session.run(values)
@@ -396,12 +397,12 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, export: Export):
 def test_without_a_library_models_run_through_the_python_executor(
     export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path / "nowhere"))
-    mindspore_model._usable_library.cache_clear()
+    monkeypatch.setenv(way.LIBRARY_DIR_VARIABLE, str(tmp_path / "nowhere"))
+    way.usable_library.cache_clear()
     try:
         model = load_model(export(Mlp(), ((4, 16), np.float32)), with_batch_dim=True, device_type="CPU")
     finally:
-        mindspore_model._usable_library.cache_clear()
+        way.usable_library.cache_clear()
     assert (model.way, model.session_library, model.batch_sizes) == (PYTHON, None, [1, 2, 4])
     assert "python -m mindspore_serving.build_session" in caplog.text
     assert [info.dims for info in model.outputs] == [(4, 4)]
@@ -412,18 +413,18 @@ def test_without_a_library_models_run_through_the_python_executor(
 def test_a_library_for_another_mindspore_is_not_opened(
     export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    library = mindspore_model.find_session_library()
+    library = way.find_session_library()
     assert library is not None
     content = library.read_bytes()
     version = f"built-for-mindspore={ms.__version__}".encode()
     assert version in content
     (tmp_path / library.name).write_bytes(content.replace(version, b"built-for-mindspore=9" + version[21:]))
-    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path))
-    mindspore_model._usable_library.cache_clear()
+    monkeypatch.setenv(way.LIBRARY_DIR_VARIABLE, str(tmp_path))
+    way.usable_library.cache_clear()
     try:
         model = load_model(export(Add(), *PAIR), with_batch_dim=False, device_type="CPU")
     finally:
-        mindspore_model._usable_library.cache_clear()
+        way.usable_library.cache_clear()
     assert model.way == PYTHON
     assert "it was built for MindSpore 9" in caplog.text
 

@@ -118,7 +118,9 @@ def load_graph_cell(model_file: Path, dec_key: bytes | None, dec_mode: str) -> "
     return cell
 
 
-def compile_cell(cell: "GraphCell", shapes: Sequence[Sequence[int | None] | None], dtypes: Sequence[np.dtype[Any]]) -> str:
+def compile_cell(
+    cell: "GraphCell", shapes: Sequence[Sequence[int | None] | None], dtypes: Sequence[np.dtype[Any]]
+) -> str:
     """Compile a cell for these input shapes (None: a dynamic dimension or rank), without any data.
 
     Returns:

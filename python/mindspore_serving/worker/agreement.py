@@ -1,4 +1,4 @@
-"""Does a way of running a model compute what MindSpore's own executor computes? Random inputs, and what counts as equal."""
+"""Whether two ways of running a model compute the same: random inputs, and what counts as equal."""
 
 from collections.abc import Iterator, Sequence
 

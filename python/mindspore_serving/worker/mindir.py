@@ -1,7 +1,7 @@
 """What a MindIR file says of its model without loading it: inputs, outputs, operators.
 
-A MindIR is a protobuf message of which nearly all bytes are weights. Only the few fields of interest are walked, so that
-a file of some hundred megabytes is read in milliseconds. Every length is checked: a file may be anything.
+A MindIR is a protobuf message of which nearly all bytes are weights. Only the few fields of interest are walked, so
+that a file of some hundred megabytes is read in milliseconds. Every length is checked: a file may be anything.
 """
 
 from collections.abc import Iterator
@@ -82,17 +82,15 @@ def _read_graph(graph: Buffer, model: MindIR) -> None:
             model.has_weights = True
         elif number == _GRAPH_INPUT:
             names.append(_short_name(next(iter(_strings(value, {_VALUE_NAME})), "")))
-            tensors.append([part for field_number, part in _fields(value) if _is_tensor(field_number, part)])
+            tensors.append(
+                [part for inner, part in _fields(value) if inner == _VALUE_TENSOR and isinstance(part, memoryview)]
+            )
         elif number == _GRAPH_OUTPUT:
             model.output_names.append(_short_name(next(iter(_strings(value, {_VALUE_NAME})), "")))
     for name, parts in zip(names, tensors, strict=True):
         if len(parts) != 1:
             raise ValueError(f"its input '{name}' is not a tensor")
         model.inputs.append(_tensor_info(name, parts[0]))
-
-
-def _is_tensor(number: int, value: "Buffer | int") -> bool:
-    return number == _VALUE_TENSOR and isinstance(value, memoryview)
 
 
 def _tensor_info(name: str, tensor: Buffer) -> TensorInfo:

@@ -126,29 +126,8 @@ class Session:
         Raises:
             RuntimeError: The run failed, for the reason told.
         """
-        return [_array(result) for result in self._repeat(inputs, 1)]
-
-    def repeat(self, inputs: Sequence[np.ndarray], runs: int) -> None:
-        """Run the graph again and again on the same inputs, and drop the results: for measuring it.
-
-        Raises:
-            RuntimeError: A run failed, for the reason told.
-        """
-        self._repeat(inputs, runs)
-
-    def _repeat(self, inputs: Sequence[np.ndarray], runs: int) -> "ctypes.Array[_Tensor]":
-        if self._handle is None:
-            raise RuntimeError("the session is closed")
-        if len(inputs) != len(self.inputs):
-            raise RuntimeError(f"the session takes {len(self.inputs)} inputs, not {len(inputs)}")
-        arrays = [_aligned(array) for array in inputs]
-        given = (_Tensor * len(arrays))(*[_tensor(array) for array in arrays])
-        results = (_Tensor * len(self.outputs))()
-        run, handle = self._library.table.run, self._handle
-        for _ in range(runs):
-            if run(handle, given, results) != 0:
-                raise RuntimeError(self._library.table.last_error(handle).decode(errors="replace"))
-        return results
+        arrays = [_aligned(array) for array in inputs]  # kept until the results are copied: they may alias inputs
+        return [_array(result) for result in self._run(arrays, 1)]
 
     def repeat(self, inputs: Sequence[np.ndarray], runs: int) -> None:
         """Run the graph `runs` times on the same inputs and drop the results: what a run costs by itself.
@@ -156,12 +135,20 @@ class Session:
         Raises:
             RuntimeError: A run failed, for the reason told.
         """
-        arrays = [_aligned(array) for array in inputs]
+        self._run([_aligned(array) for array in inputs], runs)
+
+    def _run(self, arrays: Sequence[np.ndarray], runs: int) -> "ctypes.Array[_Tensor]":
+        if self._handle is None:
+            raise RuntimeError("the session is closed")
+        if len(arrays) != len(self.inputs):
+            raise RuntimeError(f"the session takes {len(self.inputs)} inputs, not {len(arrays)}")
         given = (_Tensor * len(arrays))(*[_tensor(array) for array in arrays])
         results = (_Tensor * len(self.outputs))()
         run, handle = self._library.table.run, self._handle
-        if any(run(handle, given, results) for _ in range(runs)):
-            raise RuntimeError(self._library.table.last_error(self._handle).decode(errors="replace"))
+        for _ in range(runs):
+            if run(handle, given, results) != 0:
+                raise RuntimeError(self._library.table.last_error(handle).decode(errors="replace"))
+        return results
 
     def close(self) -> None:
         """Close the session; a second call does nothing."""
@@ -209,7 +196,7 @@ class SessionLibrary:
         Raises:
             RuntimeError: The library refused, for the reason told.
         """
-        encoded = [(key.encode(), value.encode()) for key, value in options.items()]
+        encoded = [_Option(key.encode(), value.encode()) for key, value in options.items()]
         table = (_Option * len(encoded))(*encoded)
         handle = ctypes.c_void_p()
         error = ctypes.create_string_buffer(1024)

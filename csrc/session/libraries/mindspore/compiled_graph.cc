@@ -126,9 +126,9 @@ void TakeSpecsOfKernelGraph(CompiledGraph* graph) {
 
 const std::map<ms::TypeId, int32_t>& DTypes() {
   static const std::map<ms::TypeId, int32_t> types = {
-      {ms::kNumberTypeBool, 1},    {ms::kNumberTypeInt8, 2},     {ms::kNumberTypeUInt8, 3},
-      {ms::kNumberTypeInt16, 4},   {ms::kNumberTypeUInt16, 5},   {ms::kNumberTypeInt32, 6},
-      {ms::kNumberTypeUInt32, 7},  {ms::kNumberTypeInt64, 8},    {ms::kNumberTypeUInt64, 9},
+      {ms::kNumberTypeBool, 1},     {ms::kNumberTypeInt8, 2},     {ms::kNumberTypeUInt8, 3},
+      {ms::kNumberTypeInt16, 4},    {ms::kNumberTypeUInt16, 5},   {ms::kNumberTypeInt32, 6},
+      {ms::kNumberTypeUInt32, 7},   {ms::kNumberTypeInt64, 8},    {ms::kNumberTypeUInt64, 9},
       {ms::kNumberTypeFloat16, 10}, {ms::kNumberTypeFloat32, 11}, {ms::kNumberTypeFloat64, 12}};
   return types;
 }

@@ -119,8 +119,7 @@ KernelReplay::Tensor KernelReplay::Constant(const ms::AnfNodePtr& node, size_t i
     constants_.push_back(tensor->cpu());
     place.constant = constants_.back()->data_c();
     if (!graph_.has_backend) return {nullptr, place};
-    return Keep(RuntimeAlgo::GetOrCreateOutputKernelTensor(node, index), place, constants_.back()->Size(),
-                value);
+    return Keep(RuntimeAlgo::GetOrCreateOutputKernelTensor(node, index), place, constants_.back()->Size(), value);
   }
   if (!graph_.has_backend) throw WrongWay("an output is a constant that is not a tensor");
   const auto& like = RuntimeAlgo::GetOrCreateOutputKernelTensor(node, index);

@@ -55,8 +55,8 @@ void CheckFits(const TensorSpec& spec, const MsServingTensor& tensor, size_t ind
   if (fits) return;
   const size_t rank = static_cast<size_t>(std::clamp<int32_t>(tensor.rank, 0, MS_SERVING_SESSION_MAX_RANK));
   throw std::runtime_error("input " + std::to_string(index) + " (" + spec.name + ") wants " + spec.ToString() +
-                           ", but was given type " + std::to_string(tensor.dtype) + " " +
-                           ShapeText(tensor.dims, rank) + " of " + std::to_string(tensor.bytes) + " bytes");
+                           ", but was given type " + std::to_string(tensor.dtype) + " " + ShapeText(tensor.dims, rank) +
+                           " of " + std::to_string(tensor.bytes) + " bytes");
 }
 
 void Describe(const TensorSpec& spec, MsServingTensor* tensor) {

@@ -44,20 +44,20 @@ struct Bool {
 
 // Calls function(pointer to the element type); false if the element type is unknown.
 template <typename Function>
-bool Dispatch(int32_t dtype, Function &&function) {
+bool Dispatch(int32_t dtype, Function&& function) {
   switch (dtype) {
-    case 1: function(static_cast<Bool *>(nullptr)); return true;
-    case 2: function(static_cast<int8_t *>(nullptr)); return true;
-    case 3: function(static_cast<uint8_t *>(nullptr)); return true;
-    case 4: function(static_cast<int16_t *>(nullptr)); return true;
-    case 5: function(static_cast<uint16_t *>(nullptr)); return true;
-    case 6: function(static_cast<int32_t *>(nullptr)); return true;
-    case 7: function(static_cast<uint32_t *>(nullptr)); return true;
-    case 8: function(static_cast<int64_t *>(nullptr)); return true;
-    case 9: function(static_cast<uint64_t *>(nullptr)); return true;
-    case 10: function(static_cast<Half *>(nullptr)); return true;
-    case 11: function(static_cast<float *>(nullptr)); return true;
-    case 12: function(static_cast<double *>(nullptr)); return true;
+    case 1: function(static_cast<Bool*>(nullptr)); return true;
+    case 2: function(static_cast<int8_t*>(nullptr)); return true;
+    case 3: function(static_cast<uint8_t*>(nullptr)); return true;
+    case 4: function(static_cast<int16_t*>(nullptr)); return true;
+    case 5: function(static_cast<uint16_t*>(nullptr)); return true;
+    case 6: function(static_cast<int32_t*>(nullptr)); return true;
+    case 7: function(static_cast<uint32_t*>(nullptr)); return true;
+    case 8: function(static_cast<int64_t*>(nullptr)); return true;
+    case 9: function(static_cast<uint64_t*>(nullptr)); return true;
+    case 10: function(static_cast<Half*>(nullptr)); return true;
+    case 11: function(static_cast<float*>(nullptr)); return true;
+    case 12: function(static_cast<double*>(nullptr)); return true;
     default: return false;
   }
 }
@@ -92,7 +92,7 @@ T Negative(T a) {
 }  // namespace
 
 int32_t DTypeFromName(std::string_view name) {
-  constexpr std::string_view kNames[] = {"bool",  "int8",   "uint8", "int16",  "uint16",  "int32",
+  constexpr std::string_view kNames[] = {"bool",   "int8",  "uint8",  "int16",   "uint16",  "int32",
                                          "uint32", "int64", "uint64", "float16", "float32", "float64"};
   for (size_t i = 0; i < std::size(kNames); ++i) {
     if (kNames[i] == name) return static_cast<int32_t>(i) + 1;
@@ -102,33 +102,33 @@ int32_t DTypeFromName(std::string_view name) {
 
 size_t ElementSize(int32_t dtype) {
   size_t size = 0;
-  Dispatch(dtype, [&](auto *element) { size = sizeof(*element); });
+  Dispatch(dtype, [&](auto* element) { size = sizeof(*element); });
   return size;
 }
 
-void AddInto(int32_t dtype, void *sum, size_t count, const void *values, size_t values_count) {
-  Dispatch(dtype, [&](auto *element) {
+void AddInto(int32_t dtype, void* sum, size_t count, const void* values, size_t values_count) {
+  Dispatch(dtype, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    auto *to = static_cast<T *>(sum);
-    const auto *from = static_cast<const T *>(values);
+    auto* to = static_cast<T*>(sum);
+    const auto* from = static_cast<const T*>(values);
     for (size_t start = 0; start + values_count <= count && values_count > 0; start += values_count) {
       for (size_t i = 0; i < values_count; ++i) to[start + i] = Sum(to[start + i], from[i]);
     }
   });
 }
 
-void Negate(int32_t dtype, const void *values, void *negated, size_t count) {
-  Dispatch(dtype, [&](auto *element) {
+void Negate(int32_t dtype, const void* values, void* negated, size_t count) {
+  Dispatch(dtype, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    for (size_t i = 0; i < count; ++i) static_cast<T *>(negated)[i] = Negative(static_cast<const T *>(values)[i]);
+    for (size_t i = 0; i < count; ++i) static_cast<T*>(negated)[i] = Negative(static_cast<const T*>(values)[i]);
   });
 }
 
-double ElementAsDouble(int32_t dtype, const void *values, size_t index) {
+double ElementAsDouble(int32_t dtype, const void* values, size_t index) {
   double result = 0;
-  Dispatch(dtype, [&](auto *element) {
+  Dispatch(dtype, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    const T value = static_cast<const T *>(values)[index];
+    const T value = static_cast<const T*>(values)[index];
     if constexpr (std::is_same_v<T, Half>) {
       result = static_cast<double>(value.ToFloat());
     } else if constexpr (std::is_same_v<T, Bool>) {

@@ -1,6 +1,5 @@
 // Element-wise maths over the element types of the session ABI.
-#ifndef MSSERVING_SESSION_LIBRARIES_TEST_DOUBLE_ELEMENTWISE_H_
-#define MSSERVING_SESSION_LIBRARIES_TEST_DOUBLE_ELEMENTWISE_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -15,13 +14,11 @@ int32_t DTypeFromName(std::string_view name);
 size_t ElementSize(int32_t dtype);
 
 // sum[i] += values[i % values_count]; integers wrap around, bool is "or".
-void AddInto(int32_t dtype, void *sum, size_t count, const void *values, size_t values_count);
+void AddInto(int32_t dtype, void* sum, size_t count, const void* values, size_t values_count);
 
 // Integers wrap around, bool is "not".
-void Negate(int32_t dtype, const void *values, void *negated, size_t count);
+void Negate(int32_t dtype, const void* values, void* negated, size_t count);
 
-double ElementAsDouble(int32_t dtype, const void *values, size_t index);
+double ElementAsDouble(int32_t dtype, const void* values, size_t index);
 
 }  // namespace msserving::test_double
-
-#endif  // MSSERVING_SESSION_LIBRARIES_TEST_DOUBLE_ELEMENTWISE_H_

@@ -35,7 +35,7 @@ int64_t ParseInt(std::string_view key, std::string_view text, int64_t least) {
 
 double ParseDouble(std::string_view key, std::string_view text) {
   const std::string copy(text);
-  char *end = nullptr;
+  char* end = nullptr;
   const double value = std::strtod(copy.c_str(), &end);
   if (copy.empty() || *end != '\0') Refuse(key, text, "not a number");
   return value;
@@ -63,7 +63,7 @@ Op ParseOp(std::string_view key, std::string_view text) {
   Refuse(key, text, "must be add, identity, negate or fail");
 }
 
-void ParseOne(std::string_view key, std::string_view value, Options *options) {
+void ParseOne(std::string_view key, std::string_view value, Options* options) {
   if (key == "op") {
     options->op = ParseOp(key, value);
   } else if (key == "inputs") {
@@ -88,7 +88,7 @@ void ParseOne(std::string_view key, std::string_view value, Options *options) {
   }
 }
 
-void CheckTogether(const Options &options) {
+void CheckTogether(const Options& options) {
   if (options.inputs.empty()) throw std::invalid_argument("test double: option 'inputs' is missing");
   for (size_t index : options.without_batch_dim_inputs) {
     if (index >= options.inputs.size()) {
@@ -118,7 +118,7 @@ bool Options::HasBatchDim(size_t input) const {
          without_batch_dim_inputs.end();
 }
 
-Options ParseOptions(const MsServingOption *options, size_t count) {
+Options ParseOptions(const MsServingOption* options, size_t count) {
   Options parsed;
   for (size_t i = 0; i < count; ++i) ParseOne(options[i].key, options[i].value, &parsed);
   CheckTogether(parsed);

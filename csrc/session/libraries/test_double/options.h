@@ -1,6 +1,5 @@
 // The options that the test double's open() takes, parsed and checked.
-#ifndef MSSERVING_SESSION_LIBRARIES_TEST_DOUBLE_OPTIONS_H_
-#define MSSERVING_SESSION_LIBRARIES_TEST_DOUBLE_OPTIONS_H_
+#pragma once
 
 #include <cstdint>
 #include <optional>
@@ -43,8 +42,6 @@ struct Options {
 };
 
 // Throws std::invalid_argument naming the option and its value.
-Options ParseOptions(const MsServingOption *options, size_t count);
+Options ParseOptions(const MsServingOption* options, size_t count);
 
 }  // namespace msserving::test_double
-
-#endif  // MSSERVING_SESSION_LIBRARIES_TEST_DOUBLE_OPTIONS_H_

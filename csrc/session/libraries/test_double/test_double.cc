@@ -19,17 +19,17 @@
 struct MsServingSession {
   explicit MsServingSession(msserving::test_double::Options parsed);
 
-  void Run(const MsServingTensor *inputs, MsServingTensor *outputs);
+  void Run(const MsServingTensor* inputs, MsServingTensor* outputs);
 
   msserving::test_double::Options options;
   MsServingSessionInfo info{};
   std::string last_error;
 
  private:
-  void CheckShapes(const MsServingTensor *inputs) const;
-  void CheckFirstElements(const MsServingTensor *inputs) const;
+  void CheckShapes(const MsServingTensor* inputs) const;
+  void CheckFirstElements(const MsServingTensor* inputs) const;
   void SpendTime() const;
-  void *Buffer(size_t output, size_t bytes);
+  void* Buffer(size_t output, size_t bytes);
 
   std::vector<std::string> names_;
   std::vector<MsServingTensorInfo> outputs_;
@@ -45,7 +45,7 @@ using msserving::test_double::Options;
 
 namespace {
 
-size_t ElementCount(const MsServingTensor &tensor) {
+size_t ElementCount(const MsServingTensor& tensor) {
   size_t count = 1;
   for (int32_t i = 0; i < tensor.rank; ++i) count *= static_cast<size_t>(tensor.dims[i]);
   return count;
@@ -77,11 +77,11 @@ MsServingSession::MsServingSession(Options parsed) : options(std::move(parsed)) 
 }
 
 // The core has checked the shapes already. A test double checks them again, to catch a core that did not.
-void MsServingSession::CheckShapes(const MsServingTensor *inputs) const {
+void MsServingSession::CheckShapes(const MsServingTensor* inputs) const {
   int64_t batch = -1;
   for (size_t i = 0; i < options.inputs.size(); ++i) {
-    const MsServingTensorInfo &expected = options.inputs[i];
-    const MsServingTensor &given = inputs[i];
+    const MsServingTensorInfo& expected = options.inputs[i];
+    const MsServingTensor& given = inputs[i];
     bool fits = given.dtype == expected.dtype && given.rank == expected.rank &&
                 given.bytes == ElementCount(given) * ElementSize(given.dtype) &&
                 reinterpret_cast<uintptr_t>(given.data) % MS_SERVING_SESSION_ALIGNMENT == 0;
@@ -91,14 +91,14 @@ void MsServingSession::CheckShapes(const MsServingTensor *inputs) const {
     }
     if (fits && bucketed) {
       batch = batch == -1 ? given.dims[0] : batch;
-      const auto &sizes = options.batch_sizes;
+      const auto& sizes = options.batch_sizes;
       fits = given.dims[0] == batch && std::find(sizes.begin(), sizes.end(), batch) != sizes.end();
     }
     if (!fits) throw std::runtime_error("input " + std::to_string(i) + " does not fit the session's signature");
   }
 }
 
-void MsServingSession::CheckFirstElements(const MsServingTensor *inputs) const {
+void MsServingSession::CheckFirstElements(const MsServingTensor* inputs) const {
   if (!options.fail_if_first_element && !options.crash_if_first_element) return;
   for (size_t i = 0; i < options.inputs.size(); ++i) {
     const size_t count = ElementCount(inputs[i]);
@@ -127,12 +127,12 @@ void MsServingSession::SpendTime() const {
   }
 }
 
-void *MsServingSession::Buffer(size_t output, size_t bytes) {
+void* MsServingSession::Buffer(size_t output, size_t bytes) {
   buffers_[output].resize((bytes + 7) / 8);
   return buffers_[output].data();
 }
 
-void MsServingSession::Run(const MsServingTensor *inputs, MsServingTensor *outputs) {
+void MsServingSession::Run(const MsServingTensor* inputs, MsServingTensor* outputs) {
   CheckShapes(inputs);
   CheckFirstElements(inputs);
   SpendTime();
@@ -159,38 +159,38 @@ void MsServingSession::Run(const MsServingTensor *inputs, MsServingTensor *outpu
 
 namespace {
 
-int Open(const MsServingOption *options, size_t count, MsServingSession **session, char *error, size_t error_size) {
+int Open(const MsServingOption* options, size_t count, MsServingSession** session, char* error, size_t error_size) {
   *session = nullptr;
   try {
     *session = new MsServingSession(msserving::test_double::ParseOptions(options, count));
     return 0;
-  } catch (const std::exception &e) {
+  } catch (const std::exception& e) {
     if (error_size > 0) std::snprintf(error, error_size, "%s", e.what());
     return 1;
   }
 }
 
-const MsServingSessionInfo *Describe(const MsServingSession *session) { return &session->info; }
+const MsServingSessionInfo* Describe(const MsServingSession* session) { return &session->info; }
 
-int Run(MsServingSession *session, const MsServingTensor *inputs, MsServingTensor *outputs) {
+int Run(MsServingSession* session, const MsServingTensor* inputs, MsServingTensor* outputs) {
   try {
     session->Run(inputs, outputs);
     return 0;
-  } catch (const std::exception &e) {
+  } catch (const std::exception& e) {
     session->last_error = e.what();
     return 1;
   }
 }
 
-const char *LastError(const MsServingSession *session) { return session->last_error.c_str(); }
+const char* LastError(const MsServingSession* session) { return session->last_error.c_str(); }
 
-void Close(MsServingSession *session) { delete session; }
+void Close(MsServingSession* session) { delete session; }
 
 constexpr MsServingSessionLibrary kLibrary = {
     MS_SERVING_SESSION_ABI_VERSION, "test double", Open, Describe, Run, LastError, Close};
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) const MsServingSessionLibrary *ms_serving_session_library() {
+extern "C" __attribute__((visibility("default"))) const MsServingSessionLibrary* ms_serving_session_library() {
   return &kLibrary;
 }
