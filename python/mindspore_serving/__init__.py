@@ -4,11 +4,17 @@
 is what a ``servable_config.py`` uses, ``mindspore_serving.client`` calls a server.
 """
 
-from importlib import metadata as _metadata
-
 __all__ = ["__version__"]
 
-try:
-    __version__: str = _metadata.version("mindspore_serving")
-except _metadata.PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module 'mindspore_serving' has no attribute '{name}'")
+    from importlib import metadata  # takes longer than everything else a server imports, so only when asked
+
+    try:
+        return metadata.version("mindspore_serving")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

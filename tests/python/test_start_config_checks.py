@@ -169,8 +169,8 @@ def test_stop_is_idempotent(natives):
 def test_the_limit_of_waiting_requests_is_checked(natives):
     for wrong in (0, -1, True, "1"):
         with pytest.raises(RuntimeError, match="max_enqueued_requests"):
-            _server.set_max_enqueued_requests(wrong)
-    _server.set_max_enqueued_requests(5)
+            server.master.context.set_max_enqueued_requests(wrong)
+    server.master.context.set_max_enqueued_requests(5)
     assert natives[-1].calls == [("set_max_enqueued_requests", 5)]
 
 

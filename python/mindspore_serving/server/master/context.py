@@ -1,0 +1,5 @@
+"""Limits of the running server."""
+
+from mindspore_serving.server._server import set_max_enqueued_requests
+
+__all__ = ["set_max_enqueued_requests"]
