@@ -198,8 +198,8 @@ void Go(benchmark::State& state, bool python) {
   const StageStats& is = after.stages.back();
   state.SetItemsProcessed(static_cast<int64_t>(instances));
   state.counters["worker_ns"] = static_cast<double>(cpu) / instances;
-  state.counters["batch"] = static_cast<double>(is.model.rows - was.model.rows) /
-                            static_cast<double>(is.model.runs - was.model.runs);
+  state.counters["batch"] =
+      static_cast<double>(is.model.rows - was.model.rows) / static_cast<double>(is.model.runs - was.model.runs);
   state.counters["wakeups"] = static_cast<double>(after.wakeups - before.wakeups) / static_cast<double>(requests);
 }
 

@@ -14,8 +14,8 @@ namespace msserving {
 // What is queued embeds this. An item is in at most one queue; the queue owns nothing.
 struct BatchItem {
   BatchItem* next = nullptr;
-  int64_t queued_ns = 0;               // set by whoever calls Push()
-  int64_t deadline_ns = kNoDeadline;   // expired items are dropped when a batch is closed
+  int64_t queued_ns = 0;                             // set by whoever calls Push()
+  int64_t deadline_ns = kNoDeadline;                 // expired items are dropped when a batch is closed
   const std::atomic<uint32_t>* cancelled = nullptr;  // may be null; nonzero: dropped likewise
 };
 
@@ -50,8 +50,8 @@ class BatchQueue {
   int64_t ReadyAtNs() const;
 
   struct Batch {
-    size_t count = 0;               // items written
-    BatchItem* expired = nullptr;   // deadline passed while queued; chained by next
+    size_t count = 0;              // items written
+    BatchItem* expired = nullptr;  // deadline passed while queued; chained by next
     BatchItem* cancelled = nullptr;
   };
   // Closes a batch: oldest first, at most max_batch items (`items` has that much room). Nothing at all if !Ready().

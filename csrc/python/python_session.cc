@@ -6,9 +6,8 @@ namespace msserving {
 namespace {
 
 const char* NumpyName(DataType type) {
-  constexpr const char* kNames[] = {nullptr, "bool",   "int8",   "uint8",   "int16",   "uint16",  "int32",
-                                    "uint32", "int64", "uint64", "float16", "float32", "float64", nullptr,
-                                    nullptr};
+  constexpr const char* kNames[] = {nullptr, "bool",   "int8",    "uint8",   "int16",   "uint16", "int32", "uint32",
+                                    "int64", "uint64", "float16", "float32", "float64", nullptr,  nullptr};
   return kNames[static_cast<size_t>(type)];
 }
 

@@ -331,8 +331,9 @@ void BindWorker(py::module_& m) {
            "batch_size 0: the largest the model was compiled for.")
       .def("add_method", &Worker::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
            py::arg("returns"))
-      .def("set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
-           "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
+      .def(
+          "set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
+          "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
       .def("set_option", &Worker::SetOption, py::arg("name"), py::arg("value"))
       .def("send_ready", &Worker::SendReady, py::arg("description"))
       .def("send_failed", &Worker::SendFailed, py::arg("text"))

@@ -92,8 +92,7 @@ class LibrarySession final : public Session {
     if (Status status = CopyInfo(library, "input", info->inputs, info->inputs_count, &info_.inputs); !status.ok()) {
       return status;
     }
-    if (Status status = CopyInfo(library, "output", info->outputs, info->outputs_count, &info_.outputs);
-        !status.ok()) {
+    if (Status status = CopyInfo(library, "output", info->outputs, info->outputs_count, &info_.outputs); !status.ok()) {
       return status;
     }
     if (info_.outputs.empty()) {

@@ -18,7 +18,7 @@ namespace msserving {
 struct TensorInfo {
   std::string name;
   DataType dtype = DataType::kUnknown;
-  int rank = 0;  // -1: dynamic
+  int rank = 0;                          // -1: dynamic
   std::array<int64_t, kMaxRank> dims{};  // -1: dynamic
 };
 

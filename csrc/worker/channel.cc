@@ -44,8 +44,8 @@ bool Channel::Receive(RequestRecord** record) {
     }
     return false;
   }
-  Status status = ReadRequestBlock(request_memory_.base(), request_memory_.size(), entry.words[1], entry.words[2],
-                                   record);
+  Status status =
+      ReadRequestBlock(request_memory_.base(), request_memory_.size(), entry.words[1], entry.words[2], record);
   if (status.ok() && (*record)->request != entry.words[0]) {
     status = Status(ErrorKind::kInternal, "a ring entry names another request than its block");
   }

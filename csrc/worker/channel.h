@@ -35,7 +35,9 @@ class Channel {
 
   // Room for a reply block; takes back what the server has released before it says kNone.
   uint64_t Allocate(uint64_t bytes);
-  // Queues a written block for Flush(). Never fails: while the ring is full the entry waits here (unsent()).
+  // Gives a block back that was never sent.
+  void Free(uint64_t offset) { slab_.Free(offset); }
+  // Queues a written block. Never fails: while the ring is full the entry waits here (unsent()).
   void Send(uint64_t request, uint64_t offset, uint64_t bytes);
   // Moves waiting entries into the ring.
   void PushUnsent();

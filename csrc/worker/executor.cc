@@ -14,8 +14,6 @@ namespace {
 
 constexpr int kSignalCheckMs = 100;
 constexpr int64_t kRingFullRetryNs = kNanosPerMilli;
-constexpr uint32_t kPythonBound = 64;     // instances a Python stage is handed at once in a method without a model
-constexpr uint32_t kPythonBoundMin = 16;  // and at least this many before a model with small batches
 
 Status SystemError(const char* what) {
   return Status(ErrorKind::kInternal, std::string(what) + ": " + std::strerror(errno));
@@ -51,110 +49,6 @@ Executor::~Executor() {
   for (Instance& instance : instances_) {
     instance.memory.Release(memory_);
   }
-}
-
-uint32_t Executor::AddModel(std::unique_ptr<Model> model) {
-  models_.push_back(std::move(model));
-  return static_cast<uint32_t>(models_.size() - 1);
-}
-
-void Executor::SetPythonStages(PythonStageFunction function, void* context) {
-  python_ = function;
-  python_context_ = context;
-}
-
-void Executor::AddChannel(std::unique_ptr<Channel> channel) {
-  channels_.emplace_back();
-  channels_.back().channel = std::move(channel);
-}
-
-Status Executor::CheckStage(const MethodPlan& plan, size_t index) const {
-  const StagePlan& stage = plan.stages[index];
-  if (stage.kind != StageKind::kModel) {
-    return Status::Ok();
-  }
-  const std::string where = "method '" + plan.name + "' stage " + std::to_string(index + 1);
-  const auto wrong = [&where](const std::string& what) { return Status(ErrorKind::kInternal, where + what); };
-  if (stage.target >= models_.size()) {
-    return wrong(" names model " + std::to_string(stage.target) + ", there are " + std::to_string(models_.size()));
-  }
-  const Model& model = *models_[stage.target];
-  if (stage.subgraph >= model.subgraphs()) {
-    return wrong(" names sub-graph " + std::to_string(stage.subgraph) + ", the model has " +
-                 std::to_string(model.subgraphs()));
-  }
-  const ModelGraph& graph = model.graph(stage.subgraph);
-  if (stage.inputs.size() != graph.inputs()) {
-    return wrong(": the inputs count " + std::to_string(stage.inputs.size()) + " is not equal to the count " +
-                 std::to_string(graph.inputs()) + " of the model");
-  }
-  if (stage.outputs != graph.outputs()) {
-    return wrong(": the outputs count " + std::to_string(stage.outputs) + " is not equal to the count " +
-                 std::to_string(graph.outputs()) + " of the model");
-  }
-  return Status::Ok();
-}
-
-Status Executor::AddMethod(const MethodGraph& graph) {
-  if (Status status = graph.Check(); !status.ok()) {
-    return status;
-  }
-  auto plan = std::make_unique<MethodPlan>(graph);
-  for (size_t i = 0; i < plan->stages.size(); ++i) {
-    if (Status status = CheckStage(*plan, i); !status.ok()) {
-      return status;
-    }
-  }
-  for (StagePlan& stage : plan->stages) {
-    if (stage.kind == StageKind::kModel) {
-      stage.queue = QueueForModel(stage);
-    } else if (stage.kind == StageKind::kPython) {
-      stage.queue = QueueForPython(*plan, stage);
-    }
-  }
-  if (plan->stages.empty() || plan->stages[0].kind == StageKind::kBuiltin) {
-    starts_inline_ = true;
-  } else {
-    starts_[queues_[plan->stages[0].queue]->lane] = true;
-  }
-  plans_.push_back(std::move(plan));
-  free_instances_.emplace_back();
-  return Status::Ok();
-}
-
-uint32_t Executor::QueueForModel(const StagePlan& stage) {
-  ModelGraph& graph = models_[stage.target]->graph(stage.subgraph);
-  for (uint32_t i = 0; i < queues_.size(); ++i) {
-    if (queues_[i]->graph == &graph) {
-      return i;
-    }
-  }
-  auto queue = std::make_unique<StageQueue>(BatchPolicy{graph.max_batch(), options_.max_wait_us}, clock_);
-  queue->lane = kDevice;
-  queue->graph = &graph;
-  queue->name = "model " + std::to_string(stage.target) + " sub-graph " + std::to_string(stage.subgraph);
-  queues_.push_back(std::move(queue));
-  return static_cast<uint32_t>(queues_.size() - 1);
-}
-
-uint32_t Executor::PythonBound(const MethodPlan& plan, const StagePlan& stage) const {
-  uint32_t bound = 0;
-  for (const StagePlan& other : plan.stages) {
-    if (other.kind == StageKind::kModel) {
-      bound = std::max({bound, models_[other.target]->max_batch(), kPythonBoundMin});
-    }
-  }
-  return std::max(bound > 0 ? bound : kPythonBound, stage.batch_size);
-}
-
-uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage) {
-  auto queue = std::make_unique<StageQueue>(BatchPolicy{PythonBound(plan, stage), 0}, clock_);
-  queue->lane = kPython;
-  queue->plan = &plan;
-  queue->stage = &stage;
-  queue->name = "method '" + plan.name + "' stage " + std::to_string(&stage - plan.stages.data() + 1);
-  queues_.push_back(std::move(queue));
-  return static_cast<uint32_t>(queues_.size() - 1);
 }
 
 Status Executor::OpenEvents(UniqueFd doorbell) {
@@ -415,9 +309,8 @@ bool Executor::MayAccept(const ChannelState& state) const {
 }
 
 bool Executor::ArrivalsWait() const {
-  return std::any_of(channels_.begin(), channels_.end(), [this](const ChannelState& state) {
-    return MayAccept(state) && state.channel->HasRequests();
-  });
+  return std::any_of(channels_.begin(), channels_.end(),
+                     [this](const ChannelState& state) { return MayAccept(state) && state.channel->HasRequests(); });
 }
 
 void Executor::Arm(bool requests) {

@@ -1,11 +1,12 @@
 // Takes requests from the channels, leads their instances through the stages of their methods in batches, and answers.
 //
 // Threads. Run() starts one thread, or two if the worker has both Python and model stages; its own thread waits for the
-// end and watches the control socket, so that a server's death is noticed whatever the stages are doing. Python and the device are *lanes*: tokens of which each is held by at most one thread at a time. A thread takes what is
-// runnable (a free lane and a queue that is ready, the device first), runs it to its end including the replies, and
-// looks again; so with one request in flight one thread does everything and nobody is woken, and under load Python of
-// one batch runs beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of
-// them. The rings' doorbells are armed only while a thread blocks and a lane is free for what could arrive.
+// end and watches the control socket, so that a server's death is noticed whatever the stages are doing. Python and the
+// device are *lanes*: tokens of which each is held by at most one thread at a time. A thread takes what is runnable (a
+// free lane and a queue that is ready, the device first), runs it to its end including the replies, and looks again; so
+// with one request in flight one thread does everything and nobody is woken, and under load Python of one batch runs
+// beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of them. The
+// rings' doorbells are armed only while a thread blocks and a lane is free for what could arrive.
 //
 // Locks. `mutex_` guards queues, channels, pools and counters. It is never held while a stage runs, bytes of tensors
 // are copied or a system call is made other than waking a thread. The memory pool's lock is a leaf below it.
@@ -35,7 +36,7 @@
 namespace msserving {
 
 struct ExecutorOptions {
-  int64_t max_wait_us = 0;             // BatchPolicy::max_wait_us of every model stage
+  int64_t max_wait_us = 0;  // BatchPolicy::max_wait_us of every model stage
   uint32_t max_live_instances = 4096;
   size_t max_held_bytes = size_t{256} << 20;
   size_t keep_free_bytes = size_t{256} << 20;  // free pooled memory that is not given back to the system
@@ -113,8 +114,8 @@ class Executor {
     BatchQueue queue;
     Lane lane = kDevice;
     std::string name;
-    ModelGraph* graph = nullptr;        // of a model's queue
-    const MethodPlan* plan = nullptr;   // of a Python stage's queue
+    ModelGraph* graph = nullptr;       // of a model's queue
+    const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
     uint64_t instances = 0;
     uint64_t run_ns = 0;
@@ -131,11 +132,11 @@ class Executor {
 
   // What one thread works with.
   struct Hand {
-    std::vector<BatchItem*> room;            // for BatchQueue::Take()
-    std::vector<Instance*> batch;            // in the stage
-    std::vector<Instance*> arrived;          // whose first stage needs no lane
-    std::vector<Instance*> finished;         // to be answered
-    std::vector<Instance*> moved;            // to be queued for their next stage
+    std::vector<BatchItem*> room;     // for BatchQueue::Take()
+    std::vector<Instance*> batch;     // in the stage
+    std::vector<Instance*> arrived;   // whose first stage needs no lane
+    std::vector<Instance*> finished;  // to be answered
+    std::vector<Instance*> moved;     // to be queued for their next stage
     std::vector<const TensorView*> pointers;
     std::vector<TensorView> views;
     std::vector<Segment> segments;
@@ -145,11 +146,12 @@ class Executor {
   class ModelBatch;
   class PythonBatch;
 
-  // executor.cc: set-up, the threads' loop and blocking
+  // executor_setup.cc
   Status CheckStage(const MethodPlan& plan, size_t index) const;
   uint32_t QueueForModel(const StagePlan& stage);
   uint32_t QueueForPython(const MethodPlan& plan, const StagePlan& stage);
   uint32_t PythonBound(const MethodPlan& plan, const StagePlan& stage) const;
+  // executor.cc: the threads' loop and blocking
   Status OpenEvents(UniqueFd doorbell);
   void WaitForEnd(const RunHooks& hooks);
   void Work(Hand& hand);
@@ -184,6 +186,8 @@ class Executor {
   bool RunBuiltin(Instance* instance, const StagePlan& stage);
   bool KeepValue(Instance* instance, uint16_t value);
   bool MakeWritable(Instance* instance, uint16_t value);
+  uint8_t* ReserveReply(Instance* instance, uint16_t value);
+  void ReleaseReply(Instance* instance);
   // executor_replies.cc: answering, without the lock
   void Publish(Hand& hand);
   void CutSegments(Hand& hand);
@@ -201,8 +205,8 @@ class Executor {
   PythonStageFunction python_ = nullptr;
   void* python_context_ = nullptr;
   UniqueFd doorbell_;
-  UniqueFd wake_;   // rung by a thread of ours
-  UniqueFd done_;   // rung when the run ends
+  UniqueFd wake_;  // rung by a thread of ours
+  UniqueFd done_;  // rung when the run ends
   UniqueFd epoll_;
   MemoryPool memory_;
   std::vector<std::thread> threads_;

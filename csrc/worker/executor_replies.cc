@@ -48,17 +48,24 @@ void Executor::Publish(Hand& hand) {
 void Executor::CutSegments(Hand& hand) {
   hand.segments.clear();
   uint64_t payload = 0;
+  bool open = false;  // the last segment may grow
   for (uint32_t i = 0; i < hand.finished.size(); ++i) {
     const Instance& instance = *hand.finished[i];
+    if (instance.reply_offset != Channel::kNone) {
+      hand.segments.push_back({instance.request->channel, i, 1, instance.reply_bytes, instance.reply_offset});
+      open = false;
+      continue;
+    }
     const uint64_t bytes = ReplyPayloadBytes(instance);
     ChannelState* channel = instance.request->channel;
     const uint64_t limit = std::min(kSegmentBytes, channel->channel->reply_bytes() / 4);
-    const bool joins = i > 0 && hand.finished[i - 1]->request == instance.request &&
+    const bool joins = open && hand.finished[i - 1]->request == instance.request &&
                        hand.finished[i - 1]->index + 1 == instance.index && payload + bytes <= limit;
     if (!joins) {
       hand.segments.push_back({channel, i, 0, 0, Channel::kNone});
       payload = 0;
     }
+    open = true;
     payload += bytes;
     Segment& segment = hand.segments.back();
     ++segment.count;
@@ -71,8 +78,8 @@ void Executor::AllocateSegments(Hand& hand) {
   Disarm();  // this thread looks at the rings itself when it is done, so nobody need be woken by the answer's answer
   for (Segment& segment : hand.segments) {
     Channel& channel = *segment.channel->channel;
-    // What was held back goes first.
-    if (segment.channel->held != nullptr) {
+    // What was held back goes first; what has its block has it.
+    if (segment.channel->held != nullptr || segment.offset != Channel::kNone) {
       continue;
     }
     segment.offset = channel.Allocate(segment.bytes);
@@ -81,9 +88,9 @@ void Executor::AllocateSegments(Hand& hand) {
     }
     // Even an empty slab has no room: there will never be any.
     for (uint32_t i = 0; i < segment.count; ++i) {
-      hand.finished[segment.begin + i]->Fail(
-          ErrorKind::kInternal, "the reply needs " + std::to_string(segment.bytes) + " bytes, the reply memory has " +
-                                    std::to_string(channel.reply_bytes()));
+      hand.finished[segment.begin + i]->Fail(ErrorKind::kInternal, "the reply needs " + std::to_string(segment.bytes) +
+                                                                       " bytes, the reply memory has " +
+                                                                       std::to_string(channel.reply_bytes()));
     }
     const Instance& first = *hand.finished[segment.begin];
     segment.bytes = ReplyBlockBytes(*first.request->plan, segment.count, segment.count * ReplyPayloadBytes(first));
@@ -116,6 +123,7 @@ void Executor::Retire(Instance* instance) {
   RequestState* request = instance->request;
   stats_.failed += instance->error != ErrorKind::kOk ? 1 : 0;
   instance->memory.Clear(memory_);
+  instance->reply_offset = Channel::kNone;
   free_instances_[request->plan_index].push_back(instance);
   --live_;
   if (--request->remaining == 0) {

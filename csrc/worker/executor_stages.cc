@@ -1,14 +1,18 @@
 // Running stages. Nothing here holds the executor's lock.
+#include <algorithm>
 #include <cstring>
 
 #include "worker/argmax.h"
 #include "worker/executor.h"
+#include "worker/reply_block.h"
 
 namespace msserving {
 namespace {
 
 // Inputs up to this size are copied before Python may write to them, so that the request's block stays as it came.
 constexpr uint64_t kPrivateInputLimit = 64 << 10;
+// A result of the last stage from this size on is written into the reply memory at once, if its place is known.
+constexpr uint64_t kDirectReplyBytes = 64 << 10;
 
 }  // namespace
 
@@ -80,7 +84,17 @@ class Executor::PythonBatch final : public PythonStageSink {
     if (instance->error != ErrorKind::kOk) {
       return false;
     }
-    uint8_t* data = instance->memory.Allocate(executor_->memory_, value.bytes);
+    const auto number = static_cast<uint16_t>(stage_->first_output + output);
+    TensorView& kept = instance->values[number];
+    if (kept.dtype != DataType::kUnknown) {
+      instance->Fail(ErrorKind::kStageFailed, stage_->failed + "it gave output " + std::to_string(output) + " twice");
+      return false;
+    }
+    kept = value;
+    uint8_t* data = value.bytes >= kDirectReplyBytes ? executor_->ReserveReply(instance, number) : nullptr;
+    if (data == nullptr) {
+      data = instance->memory.Allocate(executor_->memory_, value.bytes);
+    }
     if (data == nullptr) {
       instance->Fail(ErrorKind::kInternal, stage_->failed + "no memory for a result");
       return false;
@@ -88,8 +102,6 @@ class Executor::PythonBatch final : public PythonStageSink {
     if (value.bytes > 0) {
       std::memcpy(data, value.data, value.bytes);
     }
-    TensorView& kept = instance->values[stage_->first_output + output];
-    kept = value;
     kept.data = data;
     return true;
   }
@@ -152,11 +164,48 @@ void Executor::RunPython(Hand& hand, StageQueue& queue) {
       }
     }
     if (instance->error != ErrorKind::kOk) {
+      ReleaseReply(instance);
       hand.finished.push_back(instance);
       continue;
     }
     ++instance->stage;
     Advance(hand, instance, nullptr);
+  }
+}
+
+// The place of a returned value in a reply block of its own, which is allocated here; null: take other memory. Only for
+// the last stage, when all else that is returned is known.
+uint8_t* Executor::ReserveReply(Instance* instance, uint16_t number) {
+  const MethodPlan& plan = *instance->request->plan;
+  if (instance->stage + size_t{1} != plan.stages.size() ||
+      std::count(plan.returns.begin(), plan.returns.end(), number) != 1) {
+    return nullptr;
+  }
+  for (const uint16_t returned : plan.returns) {
+    if (instance->values[returned].dtype == DataType::kUnknown) {
+      return nullptr;
+    }
+  }
+  const uint64_t bytes = ReplyBlockBytes(plan, 1, ReplyPayloadBytes(*instance));
+  ChannelState& state = *instance->request->channel;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    instance->reply_offset = state.held == nullptr ? state.channel->Allocate(bytes) : Channel::kNone;
+  }
+  if (instance->reply_offset == Channel::kNone) {
+    return nullptr;
+  }
+  instance->reply_bytes = bytes;
+  const auto output = std::find(plan.returns.begin(), plan.returns.end(), number) - plan.returns.begin();
+  return state.channel->reply_memory() + instance->reply_offset +
+         ReplyValueOffset(*instance, static_cast<size_t>(output));
+}
+
+void Executor::ReleaseReply(Instance* instance) {
+  if (instance->reply_offset != Channel::kNone) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    instance->request->channel->channel->Free(instance->reply_offset);
+    instance->reply_offset = Channel::kNone;
   }
 }
 
@@ -224,8 +273,7 @@ bool Executor::MakeWritable(Instance* instance, uint16_t number) {
   const RequestState& request = *instance->request;
   const Channel& channel = *request.channel->channel;
   const TensorView& value = instance->values[number];
-  const bool shared = number < request.plan->inputs &&
-                      value.data >= reinterpret_cast<const uint8_t*>(request.record) &&
+  const bool shared = number < request.plan->inputs && value.data >= reinterpret_cast<const uint8_t*>(request.record) &&
                       value.data < channel.request_memory() + channel.request_bytes();
   if (!shared) {
     return true;

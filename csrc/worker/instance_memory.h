@@ -33,8 +33,8 @@ class MemoryPool {
 
   const size_t keep_bytes_;
   std::mutex mutex_;
-  size_t kept_bytes_ = 0;                                // guarded by mutex_
-  std::array<std::vector<uint8_t*>, kClasses> free_;     // guarded by mutex_
+  size_t kept_bytes_ = 0;                             // guarded by mutex_
+  std::array<std::vector<uint8_t*>, kClasses> free_;  // guarded by mutex_
 };
 
 // What one instance has taken. Not thread-safe: an instance is in one thread's hands at a time.

@@ -64,6 +64,9 @@ struct Instance : BatchItem {
   uint16_t stage = 0;  // the one it waits for or is in
   ErrorKind error = ErrorKind::kOk;
   std::string message;
+  // The reply block of this instance alone, if a value of it was written there at once; Channel::kNone: none yet.
+  uint64_t reply_offset = Channel::kNone;
+  uint64_t reply_bytes = 0;
   std::unique_ptr<TensorView[]> values;
   InstanceMemory memory;
 

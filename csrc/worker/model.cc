@@ -11,9 +11,8 @@ Status Model::Create(const std::vector<std::shared_ptr<Session>>& sessions, cons
   for (size_t i = 0; i < sessions.size(); ++i) {
     std::unique_ptr<ModelGraph> graph;
     if (Status status = ModelGraph::Create(sessions[i], options, &graph); !status.ok()) {
-      return Status(status.kind(), sessions.size() == 1
-                                       ? status.message()
-                                       : "sub-graph " + std::to_string(i) + ": " + status.message());
+      return Status(status.kind(), sessions.size() == 1 ? status.message()
+                                                        : "sub-graph " + std::to_string(i) + ": " + status.message());
     }
     if (i > 0 && graph->max_batch() != made->max_batch()) {
       return Status(ErrorKind::kInternal, "the sub-graphs of a model must have one batch size; sub-graph 0 has " +

@@ -265,8 +265,8 @@ Status ModelGraph::CheckOutputs() const {
     const int64_t elements = ElementCount({output.dims, static_cast<size_t>(output.rank)});
     if (elements < 0 ||
         static_cast<uint64_t>(elements) * ItemSize(static_cast<DataType>(output.dtype)) != output.bytes) {
-      return Status(ErrorKind::kInternal, "the size of the model's output " + std::to_string(i) +
-                                              " does not match its shape");
+      return Status(ErrorKind::kInternal,
+                    "the size of the model's output " + std::to_string(i) + " does not match its shape");
     }
     if (batched_ && (output.rank == 0 || output.dims[0] != batch_)) {
       return Status(ErrorKind::kInternal, "the model's output " + std::to_string(i) +

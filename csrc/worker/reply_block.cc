@@ -5,7 +5,9 @@
 namespace msserving {
 namespace {
 
-constexpr uint64_t AlignUp(uint64_t bytes) { return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment; }
+constexpr uint64_t AlignUp(uint64_t bytes) {
+  return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
 
 uint64_t HeadBytes(const MethodPlan& plan, uint64_t count) {
   return AlignUp(sizeof(ReplyRecord) + count * (sizeof(InstanceRecord) + plan.returns.size() * sizeof(TensorRecord)));
@@ -26,6 +28,15 @@ uint64_t ReplyPayloadBytes(const Instance& instance) {
 
 uint64_t ReplyBlockBytes(const MethodPlan& plan, uint64_t count, uint64_t payload_bytes) {
   return HeadBytes(plan, count) + payload_bytes;
+}
+
+uint64_t ReplyValueOffset(const Instance& instance, size_t output) {
+  const MethodPlan& plan = *instance.request->plan;
+  uint64_t offset = HeadBytes(plan, 1);
+  for (size_t i = 0; i < output; ++i) {
+    offset += AlignUp(instance.values[plan.returns[i]].bytes);
+  }
+  return offset;
 }
 
 void WriteReplyBlock(uint8_t* slab, uint64_t offset, std::span<Instance* const> instances) {
@@ -61,7 +72,7 @@ void WriteReplyBlock(uint8_t* slab, uint64_t offset, std::span<Instance* const> 
       for (int i = 0; i < value.rank; ++i) {
         tensor->dims[i] = value.dims[i];
       }
-      if (value.bytes > 0) {
+      if (value.bytes > 0 && value.data != slab + at) {
         std::memcpy(slab + at, value.data, value.bytes);
       }
       at += AlignUp(value.bytes);

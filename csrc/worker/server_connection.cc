@@ -18,7 +18,8 @@ Status ServerConnection::ReceiveStart(StartOrder* order) {
     return Status(ErrorKind::kCancelled, "the server told this worker to stop before it had started");
   }
   if (message.kind != 'S') {
-    return Status(ErrorKind::kInternal, std::string("the server's first message is '") + message.kind + "', not a start");
+    return Status(ErrorKind::kInternal,
+                  std::string("the server's first message is '") + message.kind + "', not a start");
   }
   if (message.fds.size() <= kDescriptorsALoop || (message.fds.size() - 1) % kDescriptorsALoop != 0) {
     return Status(ErrorKind::kInternal, "the server's start message has " + std::to_string(message.fds.size()) +

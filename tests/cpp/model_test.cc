@@ -132,8 +132,8 @@ TEST(Model, ReshapeOfTheSameSizeIsTaken) {
 }
 
 TEST(Model, BadRowFailsAlone) {
-  auto model = Batched(
-      {{"op", "negate"}, {"inputs", "float32[4,1]"}, {"batch_sizes", "1,4"}, {"fail_if_first_element", "13"}});
+  auto model =
+      Batched({{"op", "negate"}, {"inputs", "float32[4,1]"}, {"batch_sizes", "1,4"}, {"fail_if_first_element", "13"}});
   std::vector<OwnedTensor> rows{Floats({1}, {1}), Floats({1}, {13}), Floats({1}, {3})};
   const Outcome outcome = RunRows(model->graph(0), rows);
   EXPECT_EQ(outcome.failed.size(), 1U);
@@ -180,8 +180,7 @@ TEST(Model, DynamicBatchRunsExactlyItsRows) {
 
 TEST(Model, DynamicShapesBatchAsFarAsTheyAgree) {
   auto model = Batched({{"op", "negate"}, {"inputs", "float32[-1,-1]"}}, {}, 8);
-  std::vector<OwnedTensor> rows{Floats({2}, {1, 2}), Floats({3}, {1, 2, 3}), Floats({2}, {5, 6}),
-                                Floats({1}, {9})};
+  std::vector<OwnedTensor> rows{Floats({2}, {1, 2}), Floats({3}, {1, 2, 3}), Floats({2}, {5, 6}), Floats({1}, {9})};
   const Outcome outcome = RunRows(model->graph(0), rows);
   EXPECT_EQ(outcome.groups, (std::vector<std::vector<uint32_t>>{{0, 2}, {1}, {3}}));
   EXPECT_EQ(outcome.values.at(1), (std::vector<float>{-1, -2, -3}));
@@ -213,10 +212,9 @@ TEST(Model, RefusesOptionsThatDoNotFitTheGraph) {
 
 TEST(Model, SubgraphsMustHaveOneBatchSize) {
   std::unique_ptr<Model> model;
-  const Status status =
-      Model::Create({OpenDouble({{"op", "negate"}, {"inputs", "float32[4,2]"}}),
-                     OpenDouble({{"op", "negate"}, {"inputs", "float32[8,2]"}})},
-                    {true, {}, 0}, &model);
+  const Status status = Model::Create({OpenDouble({{"op", "negate"}, {"inputs", "float32[4,2]"}}),
+                                       OpenDouble({{"op", "negate"}, {"inputs", "float32[8,2]"}})},
+                                      {true, {}, 0}, &model);
   EXPECT_NE(status.message().find("must have one batch size"), std::string::npos) << status.message();
 }
 

@@ -100,8 +100,8 @@ class ServerSide {
   SharedMemory& requests_memory() { return requests_memory_; }
 
   // Queues a request of tensors.size() / inputs instances; Ring() tells the worker. Returns its name.
-  uint64_t Queue(uint32_t method, uint32_t inputs, std::vector<OwnedTensor> tensors,
-                 int64_t deadline_ns = kNoDeadline, uint32_t instances = 0) {
+  uint64_t Queue(uint32_t method, uint32_t inputs, std::vector<OwnedTensor> tensors, int64_t deadline_ns = kNoDeadline,
+                 uint32_t instances = 0) {
     std::vector<TensorView> views;
     for (OwnedTensor& tensor : tensors) {
       views.push_back(tensor.View());
@@ -139,8 +139,7 @@ class ServerSide {
     return true;
   }
 
-  uint64_t Send(uint32_t method, uint32_t inputs, std::vector<OwnedTensor> tensors,
-                int64_t deadline_ns = kNoDeadline) {
+  uint64_t Send(uint32_t method, uint32_t inputs, std::vector<OwnedTensor> tensors, int64_t deadline_ns = kNoDeadline) {
     const uint64_t id = Queue(method, inputs, std::move(tensors), deadline_ns);
     Ring();
     return id;
