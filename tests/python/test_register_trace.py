@@ -520,3 +520,14 @@ def test_a_failure_is_told_with_the_users_file_line_and_message(config):
     with pytest.raises(SyntaxError) as syntax:
         config("x = 1\ny = (\n")
     assert 'servable_config.py", line 2' in _servable_module.describe_failure(syntax.value)
+
+
+def test_a_cause_is_told_unless_it_is_told_already():
+    def failure(text):
+        try:
+            raise RuntimeError(text) from KeyError("deep")
+        except RuntimeError as error:
+            return _servable_module.describe_failure(error)
+
+    assert "Caused by KeyError: 'deep'" in failure("shallow")
+    assert "Caused by" not in failure("shallow, because of 'deep'")

@@ -61,7 +61,7 @@ def describe_failure(error: BaseException) -> str:
     if frames:
         lines.append("".join(traceback.format_list(frames)).rstrip())
     cause = error.__cause__
-    if cause is not None:
+    if cause is not None and str(cause) not in lines[0]:
         lines.append(f"Caused by {describe_failure(cause)}")
     return "\n".join(lines)
 
