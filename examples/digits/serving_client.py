@@ -5,9 +5,8 @@ import json
 import os
 import urllib.request
 
-from mindspore_serving.client import Client
-
 from digits_data import load_split, to_png
+from mindspore_serving.client import Client
 
 GRPC_ADDRESS = os.environ.get("SERVING_GRPC_ADDRESS", "127.0.0.1:5500")
 REST_ADDRESS = os.environ.get("SERVING_REST_ADDRESS", "127.0.0.1:1500")

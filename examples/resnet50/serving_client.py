@@ -10,8 +10,9 @@ import sys
 import time
 
 import numpy as np
-from mindspore_serving.client import Client
 from PIL import Image
+
+from mindspore_serving.client import Client
 
 GRPC_ADDRESS = os.environ.get("SERVING_GRPC_ADDRESS", "127.0.0.1:5500")
 

@@ -5,6 +5,7 @@ import os
 import urllib.request
 
 import numpy as np
+
 from mindspore_serving.client import Client
 
 GRPC_ADDRESS = os.environ.get("SERVING_GRPC_ADDRESS", "127.0.0.1:5500")
