@@ -213,7 +213,7 @@ def test_a_mistake_in_the_config_is_raised_with_its_file_and_line(run, folder):
 
 def test_a_worker_that_dies_is_told_with_the_end_of_its_log(run, folder):
     (folder / "numbers" / "servable_config.py").write_text("import os\nprint('last words')\nos.abort()\n")
-    code, output = run(START).end()
+    code, output = run(START.replace("(0, 1)", "0")).end()
     assert code == 1
     assert "last words" in output
     assert "last words" in (folder / "serving_logs" / "log_numbers_device0_version1.log").read_text()
@@ -240,3 +240,27 @@ def test_an_occupied_port_is_an_error_and_stops_the_servables(run):
         code, output = script.end()
     assert code == 1
     assert "RuntimeError" in output and READY not in output
+
+
+def test_workers_end_when_the_server_is_killed(run):
+    script = run(START)
+    script.wait_for(READY)
+    workers = worker_pids(script.process)
+    assert len(workers) == 2
+    script.process.kill()
+    deadline = time.monotonic() + 20
+    while not all(is_gone(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their server"
+        time.sleep(0.05)
+
+
+def test_a_worker_told_to_terminate_finishes_and_leaves(run, folder):
+    script = run(START.replace("(0, 1)", "0"))
+    script.wait_for(READY)
+    (worker,) = worker_pids(script.process)
+    os.kill(worker, signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    while not is_gone(worker):
+        assert time.monotonic() < deadline, "the worker ignores SIGTERM"
+        time.sleep(0.05)
+    assert "Traceback" not in (folder / "serving_logs" / "log_numbers_device0_version1.log").read_text()
