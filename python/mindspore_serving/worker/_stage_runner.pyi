@@ -1,6 +1,6 @@
 """Stub of the Cython module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 class ResultError(Exception): ...
@@ -15,11 +15,11 @@ def describe_error(error: BaseException, function: object, directory: str) -> st
 def _testing(
     capsule: object,
     function: int,
-    instances: Sequence[Sequence[Any]],
+    instances: list[list[Any]],
     outputs: int,
     *,
     batch_size: int = 0,
-    write_back: Sequence[bool] | None = None,
+    write_back: list[bool] | None = None,
     no_memory_for: int = -1,
     times: int = 1,
 ) -> tuple[list[tuple[int, int, Any]], list[tuple[int, str]]]: ...
