@@ -22,7 +22,9 @@ class Outcome final : public ModelSink {
       shapes[rows[i]].assign(view.dims, view.dims + view.rank);
       first[rows[i]] = view.data;
       std::vector<float> copy(view.bytes / sizeof(float));
-      std::memcpy(copy.data(), view.data, view.bytes);
+      if (view.bytes > 0) {
+        std::memcpy(copy.data(), view.data, view.bytes);
+      }
       values[rows[i]] = copy;
     }
   }
