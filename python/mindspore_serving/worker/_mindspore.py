@@ -27,7 +27,10 @@ def import_mindspore() -> Any:
     Raises:
         RuntimeError: MindSpore is not installed, or does not import.
     """
-    os.environ.setdefault("GLOG_v", "3")
+    # Only while it is imported, which is when MindSpore reads it: our own log reads the same variable.
+    silenced = os.environ.setdefault("GLOG_v", "") == ""
+    if silenced:
+        os.environ["GLOG_v"] = "3"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -36,6 +39,9 @@ def import_mindspore() -> Any:
             raise RuntimeError(
                 f"MindSpore cannot be imported: {error}. Install it beside mindspore_serving: pip install mindspore"
             ) from error
+        finally:
+            if silenced:
+                del os.environ["GLOG_v"]
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     # Every compile begins with a full garbage collection: without the modules loaded so far it is a tenth of the time.
     gc.collect()
