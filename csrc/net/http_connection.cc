@@ -214,7 +214,7 @@ void HttpConnection::Execute(std::span<const uint8_t> bytes) {
     PauseReading();
     return;
   }
-  if (error == kStop || error == HPE_CB_MESSAGE_BEGIN || error == HPE_CB_HEADERS_COMPLETE ||
+  if (static_cast<int>(error) == kStop || error == HPE_CB_MESSAGE_BEGIN || error == HPE_CB_HEADERS_COMPLETE ||
       error == HPE_CB_MESSAGE_COMPLETE || error == HPE_CB_HEADER_VALUE_COMPLETE) {
     Close();  // out of memory
     return;
