@@ -452,6 +452,17 @@ def test_replay_is_refused_with_its_reason(export: Export):
             open_session(model, way="replay")
 
 
+def test_the_kernel_pool_can_be_sized(export: Export):
+    path = export(Mlp(), ((8, 16), np.float32))
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    assert model.session_options["kernel_threads"] == "1"
+    values = float_inputs(model)
+    with open_session(model) as alone, open_session(model, kernel_threads="2") as two:
+        assert difference(alone.run(values), two.run(values)) == ""
+    with pytest.raises(RuntimeError, match=r"kernel_threads.*at most 1024"):
+        open_session(model, kernel_threads="1000000")
+
+
 def test_two_sessions_of_two_models_run_in_parallel_threads(export: Export, tmp_path: Path):
     import threading
 
