@@ -25,29 +25,7 @@ uint8_t* Allocate(size_t capacity) {
 
 }  // namespace
 
-Buffer::Buffer(Buffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)),
-      capacity_(std::exchange(other.capacity_, 0)),
-      pool_(other.pool_) {}
-
-Buffer& Buffer::operator=(Buffer&& other) noexcept {
-  if (this != &other) {
-    Free();
-    data_ = std::exchange(other.data_, nullptr);
-    size_ = std::exchange(other.size_, 0);
-    capacity_ = std::exchange(other.capacity_, 0);
-    pool_ = other.pool_;
-  }
-  return *this;
-}
-
-Buffer::~Buffer() { Free(); }
-
 void Buffer::Free() {
-  if (data_ == nullptr) {
-    return;
-  }
   if (pool_ != nullptr) {
     pool_->GiveBack(data_, capacity_);
   } else {

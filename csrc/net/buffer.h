@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace msserving {
@@ -18,9 +19,28 @@ class Buffer {
   static constexpr size_t kPadding = 64;
 
   Buffer() = default;
-  Buffer(Buffer&& other) noexcept;
-  Buffer& operator=(Buffer&& other) noexcept;
-  ~Buffer();
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        capacity_(std::exchange(other.capacity_, 0)),
+        pool_(other.pool_) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    if (this != &other) {
+      if (data_ != nullptr) {
+        Free();
+      }
+      data_ = std::exchange(other.data_, nullptr);
+      size_ = std::exchange(other.size_, 0);
+      capacity_ = std::exchange(other.capacity_, 0);
+      pool_ = other.pool_;
+    }
+    return *this;
+  }
+  ~Buffer() {
+    if (data_ != nullptr) {
+      Free();
+    }
+  }
 
   uint8_t* data() { return data_; }
   const uint8_t* data() const { return data_; }

@@ -38,7 +38,7 @@ void Http2Stream::Reset() {
   timeout_ns = kNoDeadline;
   state = State::kReceiving;
   encoding = Encoding::kIdentity;
-  is_post = is_grpc = bad_timeout = accepts_gzip = remote_ended = false;
+  is_post = is_grpc = bad_timeout = knows_encodings = accepts_gzip = remote_ended = false;
   prefix_size = 0;
   compressed = false;
   message_size = 0;
@@ -200,7 +200,6 @@ void Http2Connection::Release(Http2Stream* stream) {
   ReleaseMessage(stream);
   // Parts of it may still wait to be written.
   output().Keep(std::move(stream->reply));
-  stream->reply = OutgoingBody();
   (stream->previous != nullptr ? stream->previous->next : first_) = stream->next;
   if (stream->next != nullptr) {
     stream->next->previous = stream->previous;
@@ -246,6 +245,7 @@ void Http2Connection::Header(Http2Stream* stream, std::string_view name, std::st
       break;
     case 13:
       if (name == "grpc-encoding") {
+        stream->knows_encodings = true;
         stream->encoding = value == "gzip"       ? Encoding::kGzip
                            : value == "deflate"  ? Encoding::kDeflate
                            : value == "identity" ? Encoding::kIdentity
@@ -254,6 +254,7 @@ void Http2Connection::Header(Http2Stream* stream, std::string_view name, std::st
       break;
     case 20:
       if (name == "grpc-accept-encoding") {
+        stream->knows_encodings = true;
         stream->accepts_gzip = ListHas(value, "gzip");
       }
       break;
@@ -433,7 +434,7 @@ void Http2Connection::Reply(Http2Stream* stream, OutgoingBody message) {
                               nghttp2_data_source* source, void* self) {
     return static_cast<Http2Connection*>(self)->ReadReply(static_cast<Http2Stream*>(source->ptr), limit, flags);
   };
-  const std::span<const nghttp2_nv> headers = compressed ? CompressedReplyHeaders() : ReplyHeaders();
+  const std::span<const nghttp2_nv> headers = ReplyHeaders(stream->knows_encodings, compressed);
   if (nghttp2_submit_response(session_, stream->id, headers.data(), headers.size(), &provider) != 0) {
     Close();
     return;

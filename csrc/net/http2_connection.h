@@ -61,6 +61,7 @@ struct Http2Stream final : GrpcCall {
   bool is_post = false;
   bool is_grpc = false;
   bool bad_timeout = false;
+  bool knows_encodings = false;  // has said something about them
   bool accepts_gzip = false;
   bool remote_ended = false;
 

@@ -4,17 +4,11 @@
 
 namespace msserving {
 
-std::span<const nghttp2_nv> ReplyHeaders() {
-  static const std::array headers = {StaticHeader(":status", "200"), StaticHeader("content-type", "application/grpc"),
-                                     StaticHeader("grpc-accept-encoding", "identity,deflate,gzip")};
-  return headers;
-}
-
-std::span<const nghttp2_nv> CompressedReplyHeaders() {
+std::span<const nghttp2_nv> ReplyHeaders(bool tell_encodings, bool compressed) {
   static const std::array headers = {StaticHeader(":status", "200"), StaticHeader("content-type", "application/grpc"),
                                      StaticHeader("grpc-accept-encoding", "identity,deflate,gzip"),
                                      StaticHeader("grpc-encoding", "gzip")};
-  return headers;
+  return std::span<const nghttp2_nv>(headers).first(compressed ? 4 : tell_encodings ? 3 : 2);
 }
 
 std::span<const nghttp2_nv> OkTrailers() {

@@ -28,8 +28,8 @@ inline nghttp2_nv CopiedHeader(std::string_view name, std::string_view value) {
   return header;
 }
 
-std::span<const nghttp2_nv> ReplyHeaders();
-std::span<const nghttp2_nv> CompressedReplyHeaders();
+// Our encodings are told to clients that have told theirs.
+std::span<const nghttp2_nv> ReplyHeaders(bool tell_encodings, bool compressed);
 std::span<const nghttp2_nv> OkTrailers();
 
 // "0" to "16".

@@ -69,12 +69,7 @@ void OutputQueue::AppendReference(const uint8_t* bytes, size_t size) {
   piece.size = size;
 }
 
-void OutputQueue::Keep(OutgoingBody body) {
-  if (!has_references_) {
-    return;
-  }
-  NewPiece().body = std::move(body);
-}
+void OutputQueue::KeepUntilSent(OutgoingBody&& body) { NewPiece().body = std::move(body); }
 
 void OutputQueue::Append(OutgoingBody body) {
   BodyReader reader(&body);

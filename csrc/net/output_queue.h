@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "net/buffer.h"
@@ -55,7 +56,15 @@ class OutputQueue {
     }
   }
   // Destroys `body` when everything appended so far has been sent (at once if nothing is pending by reference).
-  void Keep(OutgoingBody body);
+  void Keep(OutgoingBody&& body) {
+    if (has_references_) {
+      KeepUntilSent(std::move(body));
+    } else {
+      body.encoded = Buffer();
+      body.slices.clear();
+      body.keep_alive.reset();
+    }
+  }
   // The whole body, kept until sent.
   void Append(OutgoingBody body);
 
@@ -76,6 +85,7 @@ class OutputQueue {
     bool copied;
   };
 
+  void KeepUntilSent(OutgoingBody&& body);
   Piece& NewPiece();
   void PopFront();
 
