@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kIdleExchanges = 4096;
 constexpr size_t kKeptText = 4096;               // capacity that an idle exchange keeps in each of its strings
 constexpr size_t kBodyAtOnce = size_t{4} << 20;  // of an announced body, what is taken before it arrives
-constexpr int kStop = -1;                        // HPE_USER would do as well
+constexpr int kStop = HPE_USER;                  // what a callback returns to end parsing
 
 const char* ReasonOf(int status) {
   switch (status) {
