@@ -197,8 +197,7 @@ int Serve(int port) {
       } else {
         const ssize_t got = recv(connection->fd, scratch.data(), scratch.size(), 0);
         if (got == 0 || (got < 0 && errno != EAGAIN) ||
-            (got > 0 &&
-             nghttp2_session_mem_recv(connection->session, scratch.data(), static_cast<size_t>(got)) < 0)) {
+            (got > 0 && nghttp2_session_mem_recv(connection->session, scratch.data(), static_cast<size_t>(got)) < 0)) {
           Delete(connection);
           continue;
         }

@@ -127,8 +127,7 @@ int Run(int argc, char** argv) {
   std::vector<std::unique_ptr<Worker>> workers;
   for (UniqueFd& socket : sockets) {
     auto worker = std::make_unique<Worker>();
-    worker->server =
-        std::make_unique<GrpcServer>(&worker->loop, std::move(socket), options, &worker->service, tls);
+    worker->server = std::make_unique<GrpcServer>(&worker->loop, std::move(socket), options, &worker->service, tls);
     worker->thread = std::thread([loop = &worker->loop] { loop->Run(); });
     workers.push_back(std::move(worker));
   }

@@ -61,7 +61,7 @@ void Acceptor::AcceptUpTo(int count) {
         const int error = errno;
         if (accept_failures.Allow(loop_.now_ns(), &suppressed)) {
           MSSERVING_LOG(kWarning, "Cannot accept a connection: " << std::strerror(error) << " (" << suppressed
-                                                                  << " more of these)");
+                                                                 << " more of these)");
         }
         PauseForAMoment();
       }

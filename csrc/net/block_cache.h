@@ -1,5 +1,5 @@
-// Small blocks of memory, kept for the next user. For libraries in C that allocate and free the same few sizes for every
-// request: a list of its own for each loop costs less than malloc in a process of many threads.
+// Small blocks of memory, kept for the next user. For libraries in C that allocate and free the same few sizes for
+// every request: a list of its own for each loop costs less than malloc in a process of many threads.
 #pragma once
 
 #include <cstddef>

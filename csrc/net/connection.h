@@ -100,10 +100,10 @@ class Connection : private IoHandler, private Flushable {
   uint32_t interest_ = 0;  // what epoll is told
   bool started_ = false;
   bool paused_ = false;
-  bool ended_ = false;         // the peer's end was seen
-  bool blocked_ = false;       // waits for the socket to be writable
-  bool finishing_ = false;     // CloseWhenSent()
-  bool lingering_ = false;     // all is sent, waiting for the peer's end
+  bool ended_ = false;      // the peer's end was seen
+  bool blocked_ = false;    // waits for the socket to be writable
+  bool finishing_ = false;  // CloseWhenSent()
+  bool lingering_ = false;  // all is sent, waiting for the peer's end
   bool close_told_ = false;
 };
 

@@ -23,8 +23,8 @@ constexpr int kEventsPerWait = 256;
 
 struct EventLoop::State {
   UniqueFd epoll;
-  UniqueFd wakeup;  // an eventfd; epoll knows it by a null handler
-  UniqueFd timer;   // a timerfd; epoll knows it by the address of this member
+  UniqueFd wakeup;                 // an eventfd; epoll knows it by a null handler
+  UniqueFd timer;                  // a timerfd; epoll knows it by the address of this member
   int64_t armed_ns = kNoDeadline;  // what it is set to
   epoll_event events[kEventsPerWait];
   int event_count = 0;

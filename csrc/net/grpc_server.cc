@@ -90,9 +90,8 @@ struct Http2Callbacks {
 
   static int OnSendData(nghttp2_session*, nghttp2_frame*, const uint8_t* frame_header, size_t size,
                         nghttp2_data_source* source, void* user_data) {
-    return Guarded([&] {
-      return Self(user_data)->SendData(static_cast<Http2Stream*>(source->ptr), frame_header, size);
-    });
+    return Guarded(
+        [&] { return Self(user_data)->SendData(static_cast<Http2Stream*>(source->ptr), frame_header, size); });
   }
 };
 
@@ -102,19 +101,17 @@ Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_
     nghttp2_session_callbacks_del(callbacks);
     throw std::bad_alloc();
   }
-  session_memory = {&session_blocks,
-                    [](size_t size, void* blocks) { return static_cast<BlockCache*>(blocks)->Allocate(size); },
-                    [](void* block, void* blocks) { static_cast<BlockCache*>(blocks)->Free(block); },
-                    [](size_t count, size_t size, void* blocks) -> void* {
-                      if (size != 0 && count > SIZE_MAX / size) {
-                        return nullptr;
-                      }
-                      void* block = static_cast<BlockCache*>(blocks)->Allocate(count * size);
-                      return block == nullptr ? nullptr : std::memset(block, 0, count * size);
-                    },
-                    [](void* block, size_t size, void* blocks) {
-                      return static_cast<BlockCache*>(blocks)->Reallocate(block, size);
-                    }};
+  session_memory = {
+      &session_blocks, [](size_t size, void* blocks) { return static_cast<BlockCache*>(blocks)->Allocate(size); },
+      [](void* block, void* blocks) { static_cast<BlockCache*>(blocks)->Free(block); },
+      [](size_t count, size_t size, void* blocks) -> void* {
+        if (size != 0 && count > SIZE_MAX / size) {
+          return nullptr;
+        }
+        void* block = static_cast<BlockCache*>(blocks)->Allocate(count * size);
+        return block == nullptr ? nullptr : std::memset(block, 0, count * size);
+      },
+      [](void* block, size_t size, void* blocks) { return static_cast<BlockCache*>(blocks)->Reallocate(block, size); }};
   nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, &Http2Callbacks::OnBeginHeaders);
   nghttp2_session_callbacks_set_on_header_callback(callbacks, &Http2Callbacks::OnHeader);
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &Http2Callbacks::OnData);

@@ -16,9 +16,22 @@ namespace msserving {
 class TlsContext;  // net/tls.h
 
 enum class GrpcStatus : int {
-  kOk = 0, kCancelled = 1, kUnknown = 2, kInvalidArgument = 3, kDeadlineExceeded = 4, kNotFound = 5,
-  kPermissionDenied = 7, kResourceExhausted = 8, kFailedPrecondition = 9, kAborted = 10, kOutOfRange = 11,
-  kUnimplemented = 12, kInternal = 13, kUnavailable = 14, kDataLoss = 15, kUnauthenticated = 16,
+  kOk = 0,
+  kCancelled = 1,
+  kUnknown = 2,
+  kInvalidArgument = 3,
+  kDeadlineExceeded = 4,
+  kNotFound = 5,
+  kPermissionDenied = 7,
+  kResourceExhausted = 8,
+  kFailedPrecondition = 9,
+  kAborted = 10,
+  kOutOfRange = 11,
+  kUnimplemented = 12,
+  kInternal = 13,
+  kUnavailable = 14,
+  kDataLoss = 15,
+  kUnauthenticated = 16,
 };
 
 // One call whose whole (decompressed) message has arrived. Lives until Reply(), Fail() or OnCancelled() returns.
@@ -43,6 +56,7 @@ class GrpcCall {
   int64_t deadline_ns_ = kNoDeadline;
 };
 
+// Only std::bad_alloc may be thrown from these; it ends the connection.
 class GrpcService {
  public:
   // False: no such path; the server answers UNIMPLEMENTED before it takes any message bytes.
@@ -59,23 +73,26 @@ class GrpcService {
 struct GrpcServerOptions {
   size_t max_receive_bytes = size_t{100} << 20;  // of one decompressed message; more: RESOURCE_EXHAUSTED
   size_t max_send_bytes = size_t{100} << 20;
-  uint32_t max_concurrent_streams = 1024;  // per connection
-  size_t max_connections = 10'000;         // per loop
+  uint32_t max_concurrent_streams = 1024;       // per connection
+  size_t max_connections = 10'000;              // per loop
   size_t max_buffered_bytes = size_t{2} << 30;  // per loop, of all messages being received or worked on; more: refused
-  size_t max_header_bytes = 16 << 10;      // of one request, all headers together
+  size_t max_header_bytes = 16 << 10;           // of one request, all headers together
   uint32_t stream_window_bytes = 4 << 20;
   uint32_t connection_window_bytes = 16 << 20;
-  int64_t idle_timeout_ns = 0;             // 0: an idle connection may stay
-  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;  // a request that has begun must be complete by then
+  int64_t idle_timeout_ns = 0;                             // 0: an idle connection may stay
+  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;   // a request that has begun must be complete by then
   int64_t slow_reader_timeout_ns = 100 * kNanosPerSecond;  // a reply must make progress within this
 };
 
-// All methods on the loop's thread.
+// All methods on the loop's thread; the loop must outlive it, and neither is destroyed from inside a service's method.
+// A request is a POST of application/grpc with one message, plain, gzip or deflate; a missing "te" is forgiven. A
+// reply is gzip if its request was and the client accepts it. Peers that flood (pings, settings, empty frames, resets)
+// get GOAWAY with ENHANCE_YOUR_CALM.
 class GrpcServer {
  public:
   GrpcServer(EventLoop* loop, UniqueFd listening_socket, GrpcServerOptions options, GrpcService* service,
              std::shared_ptr<TlsContext> tls);  // tls may be null
-  ~GrpcServer();  // closes every connection at once; calls end with OnCancelled()
+  ~GrpcServer();                                // closes every connection at once; calls end with OnCancelled()
 
   // Graceful end: no new connections, GOAWAY to the old ones, running calls go on; new streams are refused.
   void Drain();

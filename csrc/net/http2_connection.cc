@@ -1,20 +1,14 @@
+// The connection as a whole: frames, floods, time-outs, the end. Its calls are in http2_calls.cc.
 #include "net/http2_connection.h"
 
 #include <algorithm>
+#include <iterator>
 #include <new>
-#include <string>
+#include <string_view>
 #include <utility>
-
-#include "net/grpc_text.h"
-#include "net/http2_headers.h"
 
 namespace msserving {
 namespace {
-
-// Of a message whose size is only claimed so far; the rest is taken when this much has really come.
-constexpr size_t kFirstReserve = 256 << 10;
-// Below this a compressed reply would hardly be smaller.
-constexpr size_t kCompressFrom = 128;
 
 // A client whose calls time out resets streams honestly; one that does nothing else is an attacker.
 constexpr double kResetBurst = 4000;
@@ -30,25 +24,6 @@ constexpr int64_t kCheckMinNs = 5 * kNanosPerMilli;
 constexpr int64_t kCheckMaxNs = 25 * kNanosPerSecond;
 
 }  // namespace
-
-void Http2Stream::Reset() {
-  previous = next = nullptr;
-  connection = nullptr;
-  header_bytes = 0;
-  timeout_ns = kNoDeadline;
-  state = State::kReceiving;
-  encoding = Encoding::kIdentity;
-  is_post = is_grpc = bad_timeout = knows_encodings = accepts_gzip = remote_ended = false;
-  prefix_size = 0;
-  compressed = false;
-  message_size = 0;
-  counted_bytes = 0;
-  reply_prefix_sent = 0;
-  deadline_timer = 0;
-  deadline_ns_ = kNoDeadline;
-  context = nullptr;
-  path_.clear();
-}
 
 Http2Connection::Http2Connection(Http2Shared* shared, UniqueFd socket, const std::shared_ptr<TlsContext>& tls,
                                  void* owner, Closed closed_callback)
@@ -179,342 +154,6 @@ void Http2Connection::TooManyFrames(const char* what) {
   ScheduleOutput();
 }
 
-// ---- streams ----
-
-int Http2Connection::BeginHeaders(int32_t id) {
-  Http2Stream* stream = shared_.AcquireStream();
-  stream->connection = this;
-  stream->id = id;
-  stream->began_ns = loop().now_ns();
-  stream->next = first_;
-  if (first_ != nullptr) {
-    first_->previous = stream;
-  }
-  first_ = stream;
-  current_ = stream;
-  ++stream_count_;
-  return nghttp2_session_set_stream_user_data(session_, id, stream);
-}
-
-void Http2Connection::Release(Http2Stream* stream) {
-  ReleaseMessage(stream);
-  // Parts of it may still wait to be written.
-  output().Keep(std::move(stream->reply));
-  (stream->previous != nullptr ? stream->previous->next : first_) = stream->next;
-  if (stream->next != nullptr) {
-    stream->next->previous = stream->previous;
-  }
-  if (current_ == stream) {
-    current_ = nullptr;
-  }
-  --stream_count_;
-  shared_.ReleaseStream(stream);
-}
-
-void Http2Connection::StreamClosed(Http2Stream* stream) {
-  const bool running = stream->state == Http2Stream::State::kRunning;
-  LeaveService(stream);
-  if (running) {
-    shared_.service.OnCancelled(stream);
-  }
-  Release(stream);
-}
-
-void Http2Connection::Header(Http2Stream* stream, std::string_view name, std::string_view value) {
-  stream->header_bytes += name.size() + value.size() + 32;  // as HTTP/2 counts
-  if (stream->header_bytes > shared_.options.max_header_bytes) {
-    return;  // refused when they are complete; nothing more is kept
-  }
-  switch (name.size()) {
-    case 5:
-      if (name == ":path") {
-        stream->path().assign(value);
-      }
-      break;
-    case 7:
-      if (name == ":method") {
-        stream->is_post = value == "POST";
-      }
-      break;
-    case 12:
-      if (name == "content-type") {
-        stream->is_grpc = value == "application/grpc" || IsGrpcContentType(value);
-      } else if (name == "grpc-timeout") {
-        stream->bad_timeout = !ParseGrpcTimeout(value, &stream->timeout_ns);
-      }
-      break;
-    case 13:
-      if (name == "grpc-encoding") {
-        stream->knows_encodings = true;
-        stream->encoding = value == "gzip"       ? Encoding::kGzip
-                           : value == "deflate"  ? Encoding::kDeflate
-                           : value == "identity" ? Encoding::kIdentity
-                                                 : Encoding::kUnknown;
-      }
-      break;
-    case 20:
-      if (name == "grpc-accept-encoding") {
-        stream->knows_encodings = true;
-        stream->accepts_gzip = ListHas(value, "gzip");
-      }
-      break;
-    default:
-      break;
-  }
-}
-
-void Http2Connection::HeadersComplete(Http2Stream* stream) {
-  if (stream->header_bytes > shared_.options.max_header_bytes) {
-    Fail(stream, GrpcStatus::kResourceExhausted,
-         "Received headers larger than max (" + std::to_string(stream->header_bytes) + " vs. " +
-             std::to_string(shared_.options.max_header_bytes) + ")");
-  } else if (!stream->is_post) {
-    FailHttp(stream, "405");
-  } else if (!stream->is_grpc) {
-    FailHttp(stream, "415");
-  } else if (stream->bad_timeout) {
-    Fail(stream, GrpcStatus::kInternal, "the grpc-timeout header is not a timeout");
-  } else if (!shared_.service.HasMethod(stream->path_view())) {
-    Fail(stream, GrpcStatus::kUnimplemented, "unknown method " + std::string(stream->path_view().substr(0, 256)));
-  } else if (stream->timeout_ns != kNoDeadline) {
-    const int64_t now_ns = loop().now_ns();
-    stream->set_deadline(stream->timeout_ns > kNoDeadline - now_ns ? kNoDeadline : now_ns + stream->timeout_ns);
-    if (stream->timeout_ns == 0) {
-      Fail(stream, GrpcStatus::kDeadlineExceeded, "Deadline Exceeded");
-    } else if (stream->deadline_ns() != kNoDeadline) {
-      stream->deadline_timer = loop().AddTimer(stream->deadline_ns(), [stream] {
-        stream->deadline_timer = 0;
-        stream->connection->DeadlinePassed(stream);
-      });
-    }
-  }
-}
-
-void Http2Connection::BeginMessage(Http2Stream* stream) {
-  const uint8_t* prefix = stream->prefix;
-  stream->compressed = prefix[0] == 1;
-  stream->message_size = uint32_t{prefix[1]} << 24 | uint32_t{prefix[2]} << 16 | uint32_t{prefix[3]} << 8 | prefix[4];
-  if (prefix[0] > 1) {
-    Fail(stream, GrpcStatus::kInternal, "the message's compression flag is neither 0 nor 1");
-  } else if (stream->compressed && stream->encoding == Encoding::kUnknown) {
-    Fail(stream, GrpcStatus::kUnimplemented, "the message's grpc-encoding is not supported");
-  } else if (stream->compressed && stream->encoding == Encoding::kIdentity) {
-    Fail(stream, GrpcStatus::kInternal, "the message is marked as compressed, but there is no grpc-encoding");
-  } else if (stream->message_size > shared_.options.max_receive_bytes) {
-    Fail(stream, GrpcStatus::kResourceExhausted, TooLarge("Received", stream->message_size,
-                                                          shared_.options.max_receive_bytes));
-  } else {
-    stream->message() = loop().buffers().Acquire(std::min<size_t>(stream->message_size, kFirstReserve));
-  }
-}
-
-void Http2Connection::Data(Http2Stream* stream, std::span<const uint8_t> bytes) {
-  while (!bytes.empty() && stream->state == Http2Stream::State::kReceiving) {
-    if (stream->prefix_size < sizeof(stream->prefix)) {
-      stream->prefix[stream->prefix_size++] = bytes.front();
-      bytes = bytes.subspan(1);
-      if (stream->prefix_size == sizeof(stream->prefix)) {
-        BeginMessage(stream);
-      }
-      continue;
-    }
-    Buffer& message = stream->message();
-    const size_t take = std::min<size_t>(bytes.size(), stream->message_size - message.size());
-    if (take == 0) {
-      Fail(stream, GrpcStatus::kUnimplemented, "more than one message in a unary call");
-      return;
-    }
-    if (shared_.buffered_bytes + take > shared_.options.max_buffered_bytes) {
-      Fail(stream, GrpcStatus::kResourceExhausted, "the server has no memory for more messages now");
-      return;
-    }
-    shared_.buffered_bytes += take;
-    stream->counted_bytes += take;
-    if (message.capacity() < message.size() + take) {
-      message.Reserve(stream->message_size);
-    }
-    message.Append(bytes.data(), take);
-    bytes = bytes.subspan(take);
-  }
-}
-
-void Http2Connection::RemoteEnded(Http2Stream* stream) {
-  stream->remote_ended = true;
-  if (stream->state != Http2Stream::State::kReceiving) {
-    return;
-  }
-  if (stream->prefix_size == 0) {
-    Fail(stream, GrpcStatus::kUnimplemented, "no message in a unary call");
-  } else if (stream->prefix_size < sizeof(stream->prefix) || stream->message().size() < stream->message_size) {
-    Fail(stream, GrpcStatus::kInternal, "the message is cut short");
-  } else if (!stream->compressed || Decompress(stream)) {
-    StartCall(stream);
-  }
-}
-
-bool Http2Connection::Decompress(Http2Stream* stream) {
-  const size_t memory_left = shared_.options.max_buffered_bytes - shared_.buffered_bytes;
-  const size_t limit = std::min(shared_.options.max_receive_bytes, memory_left);
-  Buffer plain = loop().buffers().Acquire(std::min(stream->message().size() * 4, limit));
-  switch (shared_.compression.Inflate(stream->encoding, stream->message().bytes(), limit, &plain)) {
-    case Compression::Result::kOk:
-      break;
-    case Compression::Result::kCorrupt:
-      Fail(stream, GrpcStatus::kInternal, "the compressed message is corrupt");
-      return false;
-    case Compression::Result::kTooLarge:
-      Fail(stream, GrpcStatus::kResourceExhausted,
-           limit < shared_.options.max_receive_bytes
-               ? std::string("the server has no memory for more messages now")
-               : TooLarge("Received", plain.size(), shared_.options.max_receive_bytes));
-      return false;
-  }
-  ReleaseMessage(stream);
-  stream->counted_bytes = plain.size();
-  shared_.buffered_bytes += plain.size();
-  stream->message() = std::move(plain);
-  return true;
-}
-
-void Http2Connection::StartCall(Http2Stream* stream) {
-  stream->state = Http2Stream::State::kRunning;
-  ++shared_.calls;
-  shared_.service.OnCall(stream);
-}
-
-void Http2Connection::ReleaseMessage(Http2Stream* stream) {
-  shared_.buffered_bytes -= stream->counted_bytes;
-  stream->counted_bytes = 0;
-  stream->message() = Buffer();
-}
-
-// Whoever had the stream, neither the service nor its deadline do any more. The message stays until it is released.
-void Http2Connection::LeaveService(Http2Stream* stream) {
-  if (stream->deadline_timer != 0) {
-    loop().CancelTimer(stream->deadline_timer);
-    stream->deadline_timer = 0;
-  }
-  if (stream->state == Http2Stream::State::kRunning) {
-    --shared_.calls;
-  }
-  stream->state = Http2Stream::State::kAnswered;
-}
-
-void Http2Connection::DeadlinePassed(Http2Stream* stream) {
-  if (stream->state == Http2Stream::State::kRunning) {
-    shared_.service.OnCancelled(stream);
-  }
-  Fail(stream, GrpcStatus::kDeadlineExceeded, "Deadline Exceeded");
-}
-
-// ---- answers ----
-
-void Http2Connection::Reply(Http2Stream* stream, OutgoingBody message) {
-  size_t size = message.TotalSize();
-  if (size > shared_.options.max_send_bytes || size > UINT32_MAX) {
-    Fail(stream, GrpcStatus::kResourceExhausted, TooLarge("Sent", size, shared_.options.max_send_bytes));
-    return;
-  }
-  const bool compressed = stream->encoding == Encoding::kGzip && stream->accepts_gzip && size >= kCompressFrom &&
-                          CompressReply(stream, &message);
-  LeaveService(stream);
-  ReleaseMessage(stream);
-  size = compressed ? message.encoded.size() : size;
-  stream->reply = std::move(message);
-  stream->reader = BodyReader(&stream->reply);
-  stream->reply_prefix[0] = compressed ? 1 : 0;
-  stream->reply_prefix[1] = static_cast<uint8_t>(size >> 24);
-  stream->reply_prefix[2] = static_cast<uint8_t>(size >> 16);
-  stream->reply_prefix[3] = static_cast<uint8_t>(size >> 8);
-  stream->reply_prefix[4] = static_cast<uint8_t>(size);
-  stream->began_ns = loop().now_ns();
-  nghttp2_data_provider provider;
-  provider.source.ptr = stream;
-  provider.read_callback = [](nghttp2_session*, int32_t, uint8_t*, size_t limit, uint32_t* flags,
-                              nghttp2_data_source* source, void* self) {
-    return static_cast<Http2Connection*>(self)->ReadReply(static_cast<Http2Stream*>(source->ptr), limit, flags);
-  };
-  const std::span<const nghttp2_nv> headers = ReplyHeaders(stream->knows_encodings, compressed);
-  if (nghttp2_submit_response(session_, stream->id, headers.data(), headers.size(), &provider) != 0) {
-    Close();
-    return;
-  }
-  ScheduleOutput();
-}
-
-bool Http2Connection::CompressReply(Http2Stream*, OutgoingBody* message) {
-  const size_t size = message->TotalSize();
-  OutgoingBody packed;
-  packed.encoded = loop().buffers().Acquire(size);
-  shared_.compression.BeginGzip(&packed.encoded, size);
-  for (BodyReader reader(message); reader.left() > 0;) {
-    shared_.compression.AddGzip(reader.Next(SIZE_MAX));
-  }
-  shared_.compression.EndGzip();
-  if (packed.encoded.size() >= size) {
-    return false;
-  }
-  *message = std::move(packed);
-  return true;
-}
-
-void Http2Connection::Fail(Http2Stream* stream, GrpcStatus status, std::string_view message) {
-  LeaveService(stream);
-  ReleaseMessage(stream);
-  stream->began_ns = loop().now_ns();
-  const std::string encoded = PercentEncode(message.substr(0, kMaxStatusMessage));
-  const std::string_view code = StatusText(status);
-  const nghttp2_nv headers[] = {StaticHeader(":status", "200"), StaticHeader("content-type", "application/grpc"),
-                                StaticHeader("grpc-status", code), CopiedHeader("grpc-message", encoded)};
-  const size_t count = encoded.empty() ? 3 : 4;
-  if (nghttp2_submit_response(session_, stream->id, headers, count, nullptr) != 0) {
-    Close();
-    return;
-  }
-  ScheduleOutput();
-}
-
-// For what is not gRPC at all.
-void Http2Connection::FailHttp(Http2Stream* stream, std::string_view status) {
-  LeaveService(stream);
-  const nghttp2_nv headers[] = {StaticHeader(":status", status), StaticHeader("content-length", "0"),
-                                StaticHeader("allow", "POST")};
-  if (nghttp2_submit_response(session_, stream->id, headers, status == "405" ? 3 : 2, nullptr) != 0) {
-    Close();
-    return;
-  }
-  ScheduleOutput();
-}
-
-ssize_t Http2Connection::ReadReply(Http2Stream* stream, size_t limit, uint32_t* flags) {
-  const size_t left = sizeof(stream->reply_prefix) - stream->reply_prefix_sent + stream->reader.left();
-  *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-  if (left > limit) {
-    return static_cast<ssize_t>(limit);
-  }
-  *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-  const std::span<const nghttp2_nv> trailers = OkTrailers();
-  if (nghttp2_submit_trailer(session_, stream->id, trailers.data(), trailers.size()) != 0) {
-    return NGHTTP2_ERR_CALLBACK_FAILURE;
-  }
-  return static_cast<ssize_t>(left);
-}
-
-int Http2Connection::SendData(Http2Stream* stream, const uint8_t* frame_header, size_t size) {
-  OutputQueue& queue = output();
-  queue.Append(frame_header, 9);
-  stream->began_ns = loop().now_ns();
-  const size_t prefix = std::min<size_t>(size, sizeof(stream->reply_prefix) - stream->reply_prefix_sent);
-  queue.Append(stream->reply_prefix + stream->reply_prefix_sent, prefix);
-  stream->reply_prefix_sent = static_cast<uint8_t>(stream->reply_prefix_sent + prefix);
-  for (size_t left = size - prefix; left > 0;) {
-    const std::span<const uint8_t> piece = stream->reader.Next(left);
-    queue.AppendAuto(piece);
-    left -= piece.size();
-  }
-  return output_full() ? NGHTTP2_ERR_PAUSE : 0;
-}
-
 // ---- frames ----
 
 void Http2Connection::FrameReceived(const nghttp2_frame& frame) {
@@ -528,10 +167,10 @@ void Http2Connection::FrameReceived(const nghttp2_frame& frame) {
         }
         return;
       }
-      Http2Stream* stream = current_ != nullptr && current_->id == frame.hd.stream_id
-                                ? current_
-                                : static_cast<Http2Stream*>(
-                                      nghttp2_session_get_stream_user_data(session_, frame.hd.stream_id));
+      Http2Stream* stream =
+          current_ != nullptr && current_->id == frame.hd.stream_id
+              ? current_
+              : static_cast<Http2Stream*>(nghttp2_session_get_stream_user_data(session_, frame.hd.stream_id));
       if (stream == nullptr) {
         return;
       }
@@ -562,10 +201,8 @@ void Http2Connection::FrameReceived(const nghttp2_frame& frame) {
         return;
       }
       break;
-    case NGHTTP2_PRIORITY:
-      break;
-    default:
-      return;
+    case NGHTTP2_PRIORITY: break;
+    default: return;
   }
   if (!control_frames_.Take(loop().now_ns())) {
     TooManyFrames("too many control frames");
@@ -576,8 +213,7 @@ void Http2Connection::FrameSent(const nghttp2_frame& frame) {
   if (frame.hd.type == NGHTTP2_HEADERS) {
     control_frames_.Give(kControlPerReplyFrame);
     if ((frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
-      auto* stream =
-          static_cast<Http2Stream*>(nghttp2_session_get_stream_user_data(session_, frame.hd.stream_id));
+      auto* stream = static_cast<Http2Stream*>(nghttp2_session_get_stream_user_data(session_, frame.hd.stream_id));
       if (stream != nullptr && !stream->remote_ended) {
         // Answered before the request was complete: the rest of it is not wanted.
         nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR);

@@ -78,7 +78,7 @@ struct Http2Stream final : GrpcCall {
   OutgoingBody reply;
   BodyReader reader;
 
-  int64_t began_ns = 0;     // of the present phase: receiving or sending
+  int64_t began_ns = 0;  // of the present phase: receiving or sending
   TimerId deadline_timer = 0;
 
   Buffer& message() { return message_; }

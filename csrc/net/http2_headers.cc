@@ -17,7 +17,7 @@ std::span<const nghttp2_nv> OkTrailers() {
 }
 
 std::string_view StatusText(GrpcStatus status) {
-  static constexpr std::string_view kTexts[] = {"0", "1", "2",  "3",  "4",  "5",  "6",  "7", "8",
+  static constexpr std::string_view kTexts[] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
                                                 "9", "10", "11", "12", "13", "14", "15", "16"};
   const auto index = static_cast<size_t>(status);
   return index < std::size(kTexts) ? kTexts[index] : kTexts[2];

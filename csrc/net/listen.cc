@@ -203,8 +203,8 @@ Status ParseAddress(std::string_view text, bool allow_unix, Address* address) {
   if (host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
   } else if (host.find(':') != std::string_view::npos) {
-    return IllegalAddress(text, "an IPv6 address is written in brackets, '[" + std::string(host) + "]:" +
-                                    std::string(port_text) + "'");
+    return IllegalAddress(
+        text, "an IPv6 address is written in brackets, '[" + std::string(host) + "]:" + std::string(port_text) + "'");
   }
   if (host.empty() || host.find('\0') != std::string_view::npos) {
     return IllegalAddress(text, std::string("the ip part is missing, ").append(allowed));

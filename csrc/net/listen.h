@@ -11,8 +11,8 @@
 namespace msserving {
 
 struct Address {
-  std::string host;  // IPv4, IPv6 (in brackets when written) or a host name; empty for a unix socket
-  int port = 0;  // 0 lets the kernel choose, for tests; ParseAddress never gives it
+  std::string host;       // IPv4, IPv6 (in brackets when written) or a host name; empty for a unix socket
+  int port = 0;           // 0 lets the kernel choose, for tests; ParseAddress never gives it
   std::string unix_path;  // empty for an internet address
 };
 

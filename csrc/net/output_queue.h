@@ -80,8 +80,8 @@ class OutputQueue {
   struct Piece {
     const uint8_t* data;
     size_t size;
-    Buffer chunk;        // the memory, if the bytes were copied
-    OutgoingBody body;   // destroyed with the piece
+    Buffer chunk;       // the memory, if the bytes were copied
+    OutgoingBody body;  // destroyed with the piece
     bool copied;
   };
 

@@ -63,8 +63,7 @@ Status TlsContext::Create(const TlsOptions& options, std::shared_ptr<TlsContext>
   SSL_CTX_set_session_cache_mode(native, SSL_SESS_CACHE_OFF);
   constexpr unsigned char kContextId[] = "msserving";
   SSL_CTX_set_session_id_context(native, kContextId, sizeof(kContextId) - 1);
-  if (SSL_CTX_set_min_proto_version(native, TLS1_2_VERSION) != 1 ||
-      SSL_CTX_set_cipher_list(native, kCiphers) != 1) {
+  if (SSL_CTX_set_min_proto_version(native, TLS1_2_VERSION) != 1 || SSL_CTX_set_cipher_list(native, kCiphers) != 1) {
     return {ErrorKind::kInternal, "Cannot set up TLS: " + Reason()};
   }
   if (SSL_CTX_use_certificate_chain_file(native, options.certificate_file.c_str()) != 1) {
@@ -91,8 +90,7 @@ Status TlsContext::Create(const TlsOptions& options, std::shared_ptr<TlsContext>
   if (options.verify_client) {
     SSL_CTX_set_verify(native, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   }
-  SSL_CTX_set_alpn_select_cb(native, &ChooseProtocol,
-                             const_cast<std::string_view*>(options.http2 ? &kHttp2 : &kHttp1));
+  SSL_CTX_set_alpn_select_cb(native, &ChooseProtocol, const_cast<std::string_view*>(options.http2 ? &kHttp2 : &kHttp1));
   *context = std::move(made);
   return Status::Ok();
 }

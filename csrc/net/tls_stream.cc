@@ -79,12 +79,9 @@ bool TlsStream::established() const { return SSL_is_init_finished(ssl_) == 1; }
 TlsStream::Result TlsStream::Translate(int result) {
   switch (SSL_get_error(ssl_, result)) {
     case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE:
-      return Result::kWait;
-    case SSL_ERROR_ZERO_RETURN:
-      return Result::kEnd;
-    default:
-      return read_ended_ && established() ? Result::kEnd : Result::kFailed;
+    case SSL_ERROR_WANT_WRITE: return Result::kWait;
+    case SSL_ERROR_ZERO_RETURN: return Result::kEnd;
+    default: return read_ended_ && established() ? Result::kEnd : Result::kFailed;
   }
 }
 

@@ -137,8 +137,14 @@ TEST(EventLoopTest, RemovedHandlerGetsNothingThatWasAlreadyCollected) {
   UniqueFd two = ReadyEvent();
   Handler first;
   Handler second;
-  first.then = [&] { loop.Remove(two.get(), &second); loop.Remove(one.get(), &first); };
-  second.then = [&] { loop.Remove(two.get(), &second); loop.Remove(one.get(), &first); };
+  first.then = [&] {
+    loop.Remove(two.get(), &second);
+    loop.Remove(one.get(), &first);
+  };
+  second.then = [&] {
+    loop.Remove(two.get(), &second);
+    loop.Remove(one.get(), &first);
+  };
   loop.Add(one.get(), EPOLLIN, &first);
   loop.Add(two.get(), EPOLLIN, &second);
   RunOnce(&loop);
@@ -184,7 +190,10 @@ TEST(EventLoopTest, PostsFromManyThreadsAllRun) {
 TEST(EventLoopTest, FunctionsPostedBeforeStopAreRun) {
   EventLoop loop;
   bool run = false;
-  loop.Post([&] { loop.Post([&] { run = true; }); loop.Stop(); });
+  loop.Post([&] {
+    loop.Post([&] { run = true; });
+    loop.Stop();
+  });
   loop.Run();
   EXPECT_TRUE(run);
 }

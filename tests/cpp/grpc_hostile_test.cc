@@ -59,8 +59,9 @@ class GrpcHostileTest : public GrpcServerTest {
 
 TEST_F(GrpcHostileTest, GarbageEndsItsConnection) {
   Serve();
-  for (const std::string& bytes : {std::string("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), std::string(100'000, 'A'),
-                                   std::string(1000, '\0'), std::string("\x16\x03\x01\x02", 4) + std::string(600, 'x')}) {
+  for (const std::string& bytes :
+       {std::string("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), std::string(100'000, 'A'), std::string(1000, '\0'),
+        std::string("\x16\x03\x01\x02", 4) + std::string(600, 'x')}) {
     H2Client client(port(), 65535, false);
     client.SendRaw(bytes);
     EXPECT_TRUE(IsEnded(&client));

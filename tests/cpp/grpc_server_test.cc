@@ -104,7 +104,8 @@ TEST_F(GrpcServerTest, RepliesThatRunTogetherDoNotMixUp) {
     ids.push_back(client.Start(H2Client::Grpc(kEcho), Frame(std::string(static_cast<size_t>(i) * 37, 'a' + i % 26))));
   }
   for (int i = 0; i < 500; ++i) {
-    EXPECT_EQ(client.Wait(ids[static_cast<size_t>(i)]).message(), std::string(static_cast<size_t>(i) * 37, 'a' + i % 26));
+    EXPECT_EQ(client.Wait(ids[static_cast<size_t>(i)]).message(),
+              std::string(static_cast<size_t>(i) * 37, 'a' + i % 26));
   }
 }
 
@@ -249,8 +250,8 @@ TEST_F(GrpcServerTest, ReplyIsPlainUnlessTheClientTakesGzipAndUsesIt) {
   Serve();
   H2Client client(port());
   const std::string plain(10'000, 'z');
-  const Response& not_accepted = client.Call(With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip"),
-                                             Frame(Gzip(plain), 1));
+  const Response& not_accepted =
+      client.Call(With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip"), Frame(Gzip(plain), 1));
   EXPECT_EQ(not_accepted.data, Frame(plain));
   EXPECT_EQ(not_accepted.header("grpc-encoding"), "");
   const Response& not_used = client.Call(With(H2Client::Grpc(kEcho), "grpc-accept-encoding", "gzip"), Frame(plain));

@@ -77,8 +77,9 @@ class H2Client {
     nghttp2_session_callbacks_set_on_header_callback(
         callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
                       const uint8_t* value, size_t value_size, uint8_t, void* self) {
-          static_cast<H2Client*>(self)->responses_[frame->hd.stream_id].headers[std::string(
-              reinterpret_cast<const char*>(name), name_size)] =
+          static_cast<H2Client*>(self)
+              ->responses_[frame->hd.stream_id]
+              .headers[std::string(reinterpret_cast<const char*>(name), name_size)] =
               std::string(reinterpret_cast<const char*>(value), value_size);
           return 0;
         });
@@ -131,8 +132,8 @@ class H2Client {
   Response& response(int32_t id) { return responses_[id]; }
 
   static Headers Grpc(const std::string& path) {
-    return {{":method", "POST"}, {":scheme", "http"},   {":path", path}, {":authority", "test"},
-            {"te", "trailers"},  {"content-type", "application/grpc"}};
+    return {{":method", "POST"},    {":scheme", "http"}, {":path", path},
+            {":authority", "test"}, {"te", "trailers"},  {"content-type", "application/grpc"}};
   }
 
   // Starts a request with this body; `end` false leaves it open.
@@ -263,8 +264,8 @@ class H2Client {
 // A frame as it is on the wire.
 inline std::string RawFrame(uint8_t type, uint8_t flags, uint32_t stream, std::string_view payload) {
   const auto size = static_cast<uint32_t>(payload.size());
-  std::string frame = {static_cast<char>(size >> 16),   static_cast<char>(size >> 8),    static_cast<char>(size),
-                       static_cast<char>(type),         static_cast<char>(flags),        static_cast<char>(stream >> 24),
+  std::string frame = {static_cast<char>(size >> 16),   static_cast<char>(size >> 8),   static_cast<char>(size),
+                       static_cast<char>(type),         static_cast<char>(flags),       static_cast<char>(stream >> 24),
                        static_cast<char>(stream >> 16), static_cast<char>(stream >> 8), static_cast<char>(stream)};
   return frame.append(payload);
 }

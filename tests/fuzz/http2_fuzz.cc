@@ -1,6 +1,6 @@
 // Bytes of a client, over a real socket, to one HTTP/2 connection of the gRPC server. The first byte says how they
-// arrive: bit 0, with the greeting already sent; bits 1 to 3, in pieces of how many bytes; bit 4, the clock runs; bit 5,
-// the held calls are answered in the middle.
+// arrive: bit 0, with the greeting already sent; bits 1 to 3, in pieces of how many bytes; bit 4, the clock runs; bit
+// 5, the held calls are answered in the middle.
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -89,11 +89,11 @@ void Run(const uint8_t* data, size_t size) {
   }
   UniqueFd client(ends[0]);
   bool gone = false;
-  auto* connection = new Http2Connection(&shared, UniqueFd(ends[1]), nullptr, &gone,
-                                         [](void* flag, Http2Connection* closed) {
-                                           *static_cast<bool*>(flag) = true;
-                                           delete closed;
-                                         });
+  auto* connection =
+      new Http2Connection(&shared, UniqueFd(ends[1]), nullptr, &gone, [](void* flag, Http2Connection* closed) {
+        *static_cast<bool*>(flag) = true;
+        delete closed;
+      });
   connection->Begin();
   if ((how & 1) != 0) {
     [[maybe_unused]] const ssize_t sent = send(client.get(), kGreeting.data(), kGreeting.size(), MSG_NOSIGNAL);
