@@ -1,12 +1,12 @@
 """What `./dev demo` shows: a real MindSpore model from its export to answers over gRPC and REST, and a clean stop."""
 
-import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from servers import ServerProcess, copy_example, run_script
 
-DEMO = Path(__file__).resolve().parents[2] / "build" / "demo"
+BUILD = Path(__file__).resolve().parents[2] / "build"
 
 
 def say(text: str) -> None:
@@ -27,10 +27,13 @@ def call_with_curl(address: str) -> None:
 
 
 def main() -> None:
-    shutil.rmtree(DEMO, ignore_errors=True)
-    DEMO.mkdir(parents=True)
-    example = copy_example("tensor_add", DEMO)
+    BUILD.mkdir(exist_ok=True)
+    # A folder of its own, so that two demonstrations do not meet.
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=BUILD) as folder:
+        demonstrate(copy_example("tensor_add", Path(folder)))
 
+
+def demonstrate(example: Path) -> None:
     say("Exporting a MindSpore model (examples/tensor_add/export_model.py)")
     print(run_script(example / "export_model.py").splitlines()[-1])
 
@@ -49,8 +52,13 @@ def main() -> None:
         left = server.pids()
         if left:
             raise SystemExit(f"processes left behind: {left}")
-    logs = (example / "serving_logs").relative_to(DEMO.parents[1])
-    print(f"Server and worker have stopped; the worker's log is in {logs}")
+    way = [
+        line
+        for path in example.glob("serving_logs/*.log")
+        for line in path.read_text().splitlines()
+        if ".mindir:" in line
+    ]
+    print("Server and worker have stopped. What the worker's log said of the model:", *way, sep="\n  ")
 
 
 if __name__ == "__main__":
