@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOAD_CORE = 1
+GRACE_SECONDS = 30
 
 
 class LoadError(RuntimeError):
@@ -53,7 +54,13 @@ def run(load: Load, address: str, seconds: int, scratch: Path) -> Measured:
 
 def _pinned(command: list[str], seconds: int) -> str:
     command = ["taskset", "-c", str(LOAD_CORE), *command]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds + 60)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds + GRACE_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:  # a request that is never answered, or the generator's own trouble
+        printed = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+        raise LoadError(f"{command[3]} did not end {GRACE_SECONDS} s after its time:\n{printed}") from None
     if done.returncode:
         raise LoadError(f"{' '.join(command[:6])} ... ended with {done.returncode}:\n{done.stdout}")
     return done.stdout
