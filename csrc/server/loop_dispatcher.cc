@@ -17,6 +17,8 @@ struct LoopDispatcher::Route {
   std::shared_ptr<SharedMemory> memory;
   SlabAllocator slab;
   std::vector<WorkerLink*> workers;
+  uint64_t largest_block = 0;  // since the memory was last given back
+  bool used = false;           // since the last look
 };
 
 // A request between Submit() and its reply. Its name to the workers is generation << 32 | slot.
@@ -68,9 +70,11 @@ LoopDispatcher::LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_p
   // Edge-triggered: each ring is an event of its own, so the counter need not be read.
   loop_->Add(doorbell_.get(), EPOLLIN | EPOLLET, this);
   loop_->AddHook(this);
+  idle_timer_ = loop_->AddTimer(loop_->clock().NowNs() + kIdleNs, [this] { GiveBackIdleMemory(); });
 }
 
 LoopDispatcher::~LoopDispatcher() {
+  loop_->CancelTimer(idle_timer_);
   loop_->RemoveHook(this);
   loop_->Remove(doorbell_.get(), this);
   limits_->pending_requests.fetch_sub(pending_count_, std::memory_order_relaxed);
@@ -134,6 +138,8 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
   pending->instances = static_cast<uint32_t>(instances.count);
   pending->block = offset;
   pending->block_bytes = bytes;
+  route->used = true;
+  route->largest_block = std::max(route->largest_block, bytes);
   WriteRequestBlock(route->memory->base(), offset, pending->name(), deadline_ns, target.method, pending->instances,
                     static_cast<uint32_t>(target.signature->inputs.size()), instances.tensors);
   if (!link->Push(pending->name(), offset, bytes)) {
@@ -397,6 +403,21 @@ void LoopDispatcher::DropSegments(Pending* pending) {
     pending->link->Release(part.offset);
   }
   pending->parts.clear();
+}
+
+void LoopDispatcher::GiveBackIdleMemory() {
+  for (const auto& route : routes_) {
+    const bool idle = !std::exchange(route->used, false) && route->slab.blocks() == 0;
+    if (!idle || route->largest_block < kWorthGivingBack) {
+      continue;
+    }
+    route->memory->Discard(0, route->memory->size());
+    route->largest_block = 0;
+  }
+  for (const auto& link : links_) {
+    link->DiscardIdleMemory();
+  }
+  idle_timer_ = loop_->AddTimer(loop_->now_ns() + kIdleNs, [this] { GiveBackIdleMemory(); });
 }
 
 void LoopDispatcher::FinishWithoutReply(Pending* pending) {

@@ -33,10 +33,13 @@ struct DispatchStats {
   std::atomic<uint64_t> lost_worker{0};   // answered with kWorkerUnavailable
 };
 
+// Pages that large tensors took go back to the system once a servable has been idle for kIdleNs.
 // All methods on the loop's thread. Hot paths take no lock, allocate nothing after warm-up and make no system call
 // but one doorbell per wake-up and sleeping worker.
 class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHandler {
  public:
+  static constexpr int64_t kIdleNs = 10 * kNanosPerSecond;
+
   // `doorbell` is the eventfd that workers ring for this loop.
   LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits);
   ~LoopDispatcher() override;
@@ -77,6 +80,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   void FailAll(Pending* pending, ErrorKind kind, const std::string& message);
   void DropSegments(Pending* pending);
   void FinishWithoutReply(Pending* pending);
+  void GiveBackIdleMemory();
   void Retry(Pending* pending, const std::string& reason);
 
   EventLoop* loop_;
@@ -88,6 +92,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   std::deque<Pending> slots_;        // stable addresses
   std::vector<uint32_t> free_slots_;
   uint64_t pending_count_ = 0;
+  TimerId idle_timer_ = 0;
   std::vector<InstanceResult> results_;  // scratch of Deliver()
   std::vector<TensorView> views_;        // scratch of Deliver()
   std::vector<std::unique_ptr<Blocks>> idle_blocks_;

@@ -2,6 +2,7 @@
 
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace msserving {
@@ -41,6 +42,8 @@ bool WorkerLink::Pop(Segment* segment) {
   segment->request = entry.words[0];
   segment->offset = entry.words[1];
   segment->record = nullptr;
+  ++blocks_;
+  largest_block_ = std::max(largest_block_, entry.words[2]);
   const Status status =
       ReadReplyBlock(channel_.replies.base(), channel_.replies.size(), entry.words[1], entry.words[2], &segment->record);
   if (!status.ok()) {
@@ -50,6 +53,7 @@ bool WorkerLink::Pop(Segment* segment) {
 }
 
 void WorkerLink::Release(uint64_t offset) {
+  --blocks_;
   if (!alive) {
     return;  // the memory goes as a whole with the link
   }
@@ -68,6 +72,14 @@ void WorkerLink::RetryReleases() {
     ++done;
   }
   unreleased_.erase(unreleased_.begin(), unreleased_.begin() + static_cast<ptrdiff_t>(done));
+}
+
+void WorkerLink::DiscardIdleMemory() {
+  // The worker writes reply blocks only for requests that are with it.
+  if (outstanding_requests == 0 && blocks_ == 0 && largest_block_ >= kWorthGivingBack) {
+    channel_.replies.Discard(0, channel_.replies.size());
+    largest_block_ = 0;
+  }
 }
 
 bool WorkerLink::ArmAndCheckEmpty() {

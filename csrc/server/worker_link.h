@@ -19,6 +19,9 @@ struct WorkerChannel {
   SharedMemory replies;
 };
 
+// Blocks from this size on are worth a system call to give their pages back once all is idle.
+inline constexpr uint64_t kWorthGivingBack = uint64_t{1} << 20;
+
 // Everything on the loop's thread. Reply blocks that a reply still uses keep the link alive after the worker's death
 // (shared_ptr), so that a slow client can still be sent what a dead worker has answered.
 class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
@@ -50,6 +53,9 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
 
   const uint8_t* reply_slab() const { return channel_.replies.base(); }
 
+  // Gives the reply memory's pages back to the system if no request is with the worker and no reply block is in use.
+  void DiscardIdleMemory();
+
   uint64_t outstanding_instances = 0;  // pushed and not yet answered
   uint64_t outstanding_requests = 0;
   bool alive = true;
@@ -64,6 +70,8 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   RingConsumer replies_;
   RingProducer releases_;
   std::vector<uint64_t> unreleased_;  // did not fit into the release ring yet
+  uint64_t blocks_ = 0;        // reply blocks taken and not yet released
+  uint64_t largest_block_ = 0;  // since the memory was last given back
   bool pushed_ = false;
   bool released_ = false;
 };

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 
 #include <cstring>
 #include <functional>
@@ -155,7 +156,14 @@ class LoopDispatcherTest : public testing::Test {
     loop_.Run();
   }
 
-  EventLoop loop_;
+  static uint64_t PagesOf(const SharedMemory& memory) {
+    struct stat info {};
+    fstat(memory.fd(), &info);
+    return static_cast<uint64_t>(info.st_blocks) * 512;
+  }
+
+  FakeClock clock_;
+  EventLoop loop_{clock_};
   std::shared_ptr<DispatchLimits> limits_;
   LoopDispatcher dispatcher_;
   std::shared_ptr<SharedMemory> requests_;
@@ -310,6 +318,35 @@ TEST_F(LoopDispatcherTest, DamagedAnswerFailsItsRequestAlone) {
   Turn();
   EXPECT_EQ(damaged.errors, (std::vector<ErrorKind>{ErrorKind::kInternal}));
   EXPECT_EQ(sound.values, (std::vector<float>{4}));
+}
+
+TEST_F(LoopDispatcherTest, MemoryOfLargeTensorsGoesBackWhenIdle) {
+  FakeWorker* worker = Add(1);
+  MethodTarget target;
+  ASSERT_TRUE(dispatcher_.Find("add", 0, "sum", &target).ok());
+  const std::vector<float> numbers(1 << 20, 1.0F);
+  RequestInstances request;
+  request.count = 1;
+  request.tensors.resize(1);
+  request.tensors[0].data = reinterpret_cast<const uint8_t*>(numbers.data());
+  request.tensors[0].bytes = numbers.size() * sizeof(float);
+  request.tensors[0].dtype = DataType::kFloat32;
+  request.tensors[0].rank = 1;
+  request.tensors[0].dims[0] = static_cast<int64_t>(numbers.size());
+  Sink sink;
+  RequestTicket ticket = 0;
+  ASSERT_TRUE(dispatcher_.Submit(target, request, kNoDeadline, &sink, &ticket).ok());
+  RequestRecord* taken = worker->Take();
+  clock_.Advance(2 * LoopDispatcher::kIdleNs);
+  Turn();
+  EXPECT_GE(PagesOf(*requests_), numbers.size() * sizeof(float)) << "taken away from a running request";
+  worker->Answer(taken->request, 0, 1, 1);
+  Turn();
+  for (int i = 0; i < 2; ++i) {
+    clock_.Advance(LoopDispatcher::kIdleNs + 1);
+    Turn();
+  }
+  EXPECT_LT(PagesOf(*requests_), 64u << 10);
 }
 
 TEST_F(LoopDispatcherTest, NewestVersionWithAWorkerIsFound) {
