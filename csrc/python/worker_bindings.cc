@@ -83,6 +83,7 @@ Stage StageFrom(const py::dict& dict) {
   }
   stage.target = dict["target"].cast<uint32_t>();
   stage.subgraph = dict.contains("subgraph") ? dict["subgraph"].cast<uint32_t>() : 0;
+  stage.at_once = dict.contains("at_once") ? dict["at_once"].cast<uint32_t>() : 0;
   stage.inputs = RefsFrom(dict["inputs"]);
   stage.outputs = dict["outputs"].cast<uint32_t>();
   stage.batch_size = dict.contains("batch_size") ? dict["batch_size"].cast<uint32_t>() : 0;

@@ -31,6 +31,7 @@ struct Stage {
   uint32_t subgraph = 0;
   std::vector<ValueRef> inputs;
   uint32_t outputs = 1;
+  uint32_t at_once = 0;  // Python stages: at most so many instances are handed over together; 0: as the worker likes
   // Python stages: 0: the function is called per instance (the runner still gets a whole batch at once). n > 0: the
   // function is given at most n instances a call.
   uint32_t batch_size = 0;

@@ -71,10 +71,9 @@ Status Executor::OpenEvents(UniqueFd doorbell) {
 
 Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
   bool lanes[kLanes] = {};
-  size_t room = 1;
   for (const auto& queue : queues_) {
     lanes[queue->lane] = true;
-    room = std::max<size_t>(room, queue->queue.max_batch());
+    room_ = std::max<size_t>(room_, queue->queue.max_batch());
   }
   if (lanes[kPython] && python_ == nullptr) {
     return Status(ErrorKind::kInternal, "a method has Python stages, but nobody to run them was set");
@@ -83,8 +82,12 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
     return status;
   }
   const size_t count = lanes[kPython] && lanes[kDevice] ? 2 : 1;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    running_ = true;
+  }
   for (size_t i = 0; i < count; ++i) {
-    hands_[i].room.resize(room);
+    hands_[i].room.resize(room_);
     threads_.emplace_back([this, i] { Work(hands_[i]); });
     pthread_setname_np(threads_.back().native_handle(), i == 0 ? "worker-0" : "worker-1");
   }
@@ -143,6 +146,9 @@ void Executor::End(RunEnd end) {
     ended_ = true;
     end_ = end;
     eventfd_write(done_.get(), 1);
+    for (Caller& call : callers_) {
+      call.changed.notify_all();
+    }
   }
   if (wake_) {
     eventfd_write(wake_.get(), 1);
@@ -174,6 +180,11 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
     }
     return;
   }
+  RunTaken(hand, queue, lock);
+}
+
+// What the hand has arrived, finished and taken from `queue`, which may be null.
+void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock) {
   if (queue != nullptr) {
     busy_[queue->lane] = true;
   }
@@ -188,6 +199,7 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
     EnqueueMoved(hand);
   }
   if (queue == nullptr) {
+    TellCallers(hand, lock);
     return;
   }
   InviteOthers();
@@ -205,6 +217,7 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
     queue->counters = queue->graph->counters();
   }
   busy_[queue->lane] = false;
+  TellCallers(hand, lock);
 }
 
 Executor::StageQueue* Executor::OldestReady(Lane lane) {
@@ -224,21 +237,29 @@ Executor::StageQueue* Executor::TakeBatch(Hand& hand) {
     return nullptr;
   }
   for (const Lane lane : {kDevice, kPython}) {
-    // A queue whose items had all expired gives an empty batch: look at the next.
-    while (!busy_[lane]) {
-      StageQueue* queue = OldestReady(lane);
-      if (queue == nullptr) {
-        break;
+    if (StageQueue* queue = TakeFrom(hand, lane); queue != nullptr) {
+      return queue;
+    }
+  }
+  return nullptr;
+}
+
+Executor::StageQueue* Executor::TakeFrom(Hand& hand, Lane lane) {
+  // A queue whose items had all expired gives an empty batch: look at the next.
+  while (!busy_[lane]) {
+    StageQueue* queue = OldestReady(lane);
+    if (queue == nullptr) {
+      break;
+    }
+    const BatchQueue::Batch batch = queue->queue.Take(hand.room);
+    Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
+    Drop(hand, batch.cancelled, ErrorKind::kCancelled);
+    if (batch.count > 0) {
+      for (size_t i = 0; i < batch.count; ++i) {
+        hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
+        hand.batch.back()->queued = false;
       }
-      const BatchQueue::Batch batch = queue->queue.Take(hand.room);
-      Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
-      Drop(hand, batch.cancelled, ErrorKind::kCancelled);
-      if (batch.count > 0) {
-        for (size_t i = 0; i < batch.count; ++i) {
-          hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
-        }
-        return queue;
-      }
+      return queue;
     }
   }
   return nullptr;

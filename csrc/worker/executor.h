@@ -8,6 +8,11 @@
 // beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of them. The
 // rings' doorbells are armed only while a thread blocks and a lane is free for what could arrive.
 //
+// Calls. User code may call a method in turn (Call()). Its instances go through the models' ordinary queues, so they
+// share batches with everything else; its Python stages run on the calling thread, which has the Python lane already
+// (or is a thread of the user's own, and then needs none). While the caller waits, it takes the device itself whenever
+// that is free, so a call depends on no other thread but the one that has the device.
+//
 // Locks. `mutex_` guards queues, channels, pools and counters. It is never held while a stage runs, bytes of tensors
 // are copied or a system call is made other than waking a thread. The memory pool's lock is a leaf below it.
 //
@@ -31,6 +36,7 @@
 #include "worker/channel.h"
 #include "worker/method_plan.h"
 #include "worker/model.h"
+#include "worker/nested_call.h"
 #include "worker/python_stage.h"
 
 namespace msserving {
@@ -51,6 +57,9 @@ enum class RunEnd : uint8_t {
   kInterrupted,  // by RunHooks::interrupted
   kBroken,       // the server wrote nonsense into shared memory
 };
+
+// Who may start a method: clients, or Executor::Call() alone.
+enum class MethodUse : uint8_t { kPublic, kInternal };
 
 // Called on the thread that called Run().
 struct RunHooks {
@@ -79,10 +88,12 @@ struct ExecutorStats {
   uint64_t wakeups = 0;    // returns from blocking
   uint64_t doorbells = 0;  // rung at the server
   uint64_t live_instances = 0;
+  uint64_t calls = 0;           // from inside Python stages; not among the requests
+  uint64_t call_instances = 0;  // in them
   std::vector<StageStats> stages;
 };
 
-// Set up from one thread, then Run() once. RequestStop() and stats(): any thread, at any time.
+// Set up from one thread, then Run() once. RequestStop(), stats() and Call(): any thread, at any time.
 class Executor {
  public:
   explicit Executor(ExecutorOptions options = {}, const Clock& clock = RealClock());
@@ -93,7 +104,7 @@ class Executor {
   // Returns the model's number, a stage's `target`.
   uint32_t AddModel(std::unique_ptr<Model> model);
   // Methods are numbered as they come. The graph is checked against itself and the models.
-  Status AddMethod(const MethodGraph& graph);
+  Status AddMethod(const MethodGraph& graph, MethodUse use = MethodUse::kPublic);
   void SetPythonStages(PythonStageFunction function, void* context);
   void AddChannel(std::unique_ptr<Channel> channel);
   Model& model(uint32_t number) { return *models_[number]; }
@@ -105,6 +116,16 @@ class Executor {
   void RequestStop();
 
   ExecutorStats stats() const;
+
+  // Runs a method, public or internal, on `instances` instances from inside a Python stage or from another thread of
+  // the user's, and blocks until all are done. `inputs`: instances x the method's inputs, instance after instance;
+  // their memory is only read and must stay until the end. `done` gets the outcome before this returns, on this
+  // thread; it must not throw, and what it needs longer it copies.
+  // Inside a stage the deadline and the cancellation of its instance hold for the call too: they end it where they
+  // would end a request, between stages. The status says only whether there is an outcome: not if the inputs do not
+  // fit the method, calls are nested too deeply, or nothing runs (yet, or any more).
+  Status Call(uint32_t method, uint32_t instances, std::span<const TensorView> inputs,
+              const std::function<void(const CallResults&)>& done);
 
  private:
   enum Lane : uint8_t { kDevice, kPython, kLanes, kNoLane };
@@ -141,6 +162,11 @@ class Executor {
     std::vector<TensorView> views;
     std::vector<Segment> segments;
     std::vector<Channel*> doorbells;
+    std::vector<NestedCall*> callers;  // to be told
+  };
+
+  struct Caller : NestedCall {
+    Hand hand;
   };
 
   class ModelBatch;
@@ -156,7 +182,9 @@ class Executor {
   void WaitForEnd(const RunHooks& hooks);
   void Work(Hand& hand);
   void WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock);
+  void RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock);
   StageQueue* TakeBatch(Hand& hand);
+  StageQueue* TakeFrom(Hand& hand, Lane lane);
   StageQueue* OldestReady(Lane lane);
   void InviteOthers();
   void Sleep(std::unique_lock<std::mutex>& lock);
@@ -181,7 +209,7 @@ class Executor {
   // executor_stages.cc: running stages, without the lock
   void RunStage(Hand& hand, StageQueue& queue);
   void RunModel(Hand& hand, StageQueue& queue);
-  void RunPython(Hand& hand, StageQueue& queue);
+  void RunPython(Hand& hand, const StagePlan& stage);
   void Advance(Hand& hand, Instance* instance, const StagePlan* transient);
   bool RunBuiltin(Instance* instance, const StagePlan& stage);
   bool KeepValue(Instance* instance, uint16_t value);
@@ -197,6 +225,16 @@ class Executor {
   bool CopyOut(Instance* instance);
   void Retire(Instance* instance);
   void CollectHeld(Hand& hand);
+  // executor_calls.cc
+  Status CheckCall(uint32_t method, uint32_t instances, size_t inputs) const;
+  Caller* StartCall(uint32_t method, uint32_t instances, std::span<const TensorView> inputs);
+  void ServeCall(Caller& call, std::unique_lock<std::mutex>& lock);
+  void RunReady(Caller& call, std::unique_lock<std::mutex>& lock);
+  void WaitForChange(Caller& call, std::unique_lock<std::mutex>& lock);
+  void AbandonQueued(Caller& call);
+  void EndCall(Caller& call);
+  void FinishNested(Hand& hand);
+  void TellCallers(Hand& hand, std::unique_lock<std::mutex>& lock);
 
   const ExecutorOptions options_;
   const Clock& clock_;
@@ -224,12 +262,16 @@ class Executor {
   std::vector<std::vector<Instance*>> free_instances_;  // by method
   std::deque<RequestState> requests_;
   std::vector<RequestState*> free_requests_;
+  std::deque<Caller> callers_;
+  std::vector<Caller*> free_callers_;
+  size_t room_ = 1;  // the largest batch of any stage
   int64_t now_ns_ = 0;
   uint64_t live_ = 0;
   size_t held_bytes_ = 0;
   int sleeping_ = 0;
   bool waking_ = false;
   bool armed_ = false;
+  bool running_ = false;
   bool stopping_ = false;
   bool ended_ = false;
   RunEnd end_ = RunEnd::kStopped;

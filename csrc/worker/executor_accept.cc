@@ -47,10 +47,15 @@ void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* rec
     return;
   }
   const uint32_t method = record->method;
+  if (plans_[method]->internal) {
+    state.channel->Break(Status(ErrorKind::kInternal, "a request names a method that is not for clients"));
+    return;
+  }
   const MethodPlan& plan = *plans_[method];
   RequestState* request = NewRequest();
   request->record = record;
   request->channel = &state;
+  request->call = nullptr;
   request->plan = &plan;
   request->id = record->request;
   request->plan_index = method;
@@ -106,13 +111,22 @@ Instance* Executor::NewInstance(RequestState* request) {
 }
 
 void Executor::Enqueue(Instance* instance) {
+  const StagePlan& stage = instance->request->plan->stages[instance->stage];
+  if (instance->request->call != nullptr && stage.kind == StageKind::kPython) {
+    instance->request->call->ready.push_back(instance);
+    return;
+  }
   instance->queued_ns = now_ns_;
-  queues_[instance->request->plan->stages[instance->stage].queue]->queue.Push(instance);
+  instance->queued = true;
+  queues_[stage.queue]->queue.Push(instance);
 }
 
 void Executor::EnqueueMoved(Hand& hand) {
   for (Instance* instance : hand.moved) {
     Enqueue(instance);
+    if (instance->request->call != nullptr) {
+      hand.callers.push_back(instance->request->call);
+    }
   }
   hand.moved.clear();
 }
@@ -122,13 +136,15 @@ void Executor::Drop(Hand& hand, BatchItem* chain, ErrorKind kind) {
     BatchItem* next = chain->next;
     chain->next = nullptr;
     auto* instance = static_cast<Instance*>(chain);
+    const uint64_t counts = instance->request->call == nullptr ? 1 : 0;  // the request itself is told elsewhere
     if (kind == ErrorKind::kDeadlineExceeded) {
       instance->Fail(kind, "the deadline passed before the request was done");
-      ++stats_.expired;
+      stats_.expired += counts;
     } else {
       instance->Fail(kind, "the request was cancelled");
-      ++stats_.cancelled;
+      stats_.cancelled += counts;
     }
+    instance->queued = false;
     hand.finished.push_back(instance);
     chain = next;
   }

@@ -13,6 +13,7 @@ constexpr uint64_t kSegmentBytes = 1 << 20;
 }  // namespace
 
 void Executor::Publish(Hand& hand) {
+  FinishNested(hand);
   if (hand.finished.empty()) {
     return;
   }

@@ -53,11 +53,12 @@ Status Executor::CheckStage(const MethodPlan& plan, size_t index) const {
   return Status::Ok();
 }
 
-Status Executor::AddMethod(const MethodGraph& graph) {
+Status Executor::AddMethod(const MethodGraph& graph, MethodUse use) {
   if (Status status = graph.Check(); !status.ok()) {
     return status;
   }
   auto plan = std::make_unique<MethodPlan>(graph);
+  plan->internal = use == MethodUse::kInternal;
   for (size_t i = 0; i < plan->stages.size(); ++i) {
     if (Status status = CheckStage(*plan, i); !status.ok()) {
       return status;
@@ -70,7 +71,9 @@ Status Executor::AddMethod(const MethodGraph& graph) {
       stage.queue = QueueForPython(*plan, stage);
     }
   }
-  if (plan->stages.empty() || plan->stages[0].kind == StageKind::kBuiltin) {
+  if (plan->internal) {
+    // Nothing of it arrives.
+  } else if (plan->stages.empty() || plan->stages[0].kind == StageKind::kBuiltin) {
     starts_inline_ = true;
   } else {
     starts_[queues_[plan->stages[0].queue]->lane] = true;
@@ -96,6 +99,9 @@ uint32_t Executor::QueueForModel(const StagePlan& stage) {
 }
 
 uint32_t Executor::PythonBound(const MethodPlan& plan, const StagePlan& stage) const {
+  if (stage.at_once > 0) {
+    return stage.at_once;
+  }
   uint32_t bound = 0;
   for (const StagePlan& other : plan.stages) {
     if (other.kind == StageKind::kModel) {

@@ -20,7 +20,7 @@ void Executor::RunStage(Hand& hand, StageQueue& queue) {
   if (queue.graph != nullptr) {
     RunModel(hand, queue);
   } else {
-    RunPython(hand, queue);
+    RunPython(hand, *queue.stage);
   }
   Publish(hand);
 }
@@ -74,7 +74,13 @@ void Executor::RunModel(Hand& hand, StageQueue& queue) {
 class Executor::PythonBatch final : public PythonStageSink {
  public:
   PythonBatch(Executor* executor, Hand* hand, const StagePlan* stage)
-      : executor_(executor), hand_(hand), stage_(stage) {}
+      : executor_(executor), hand_(hand), stage_(stage), frame_(executor, hand->batch) {}
+
+  void Enter(uint32_t first, uint32_t count) override {
+    if (first <= hand_->batch.size() && count <= hand_->batch.size() - first) {
+      frame_.Narrow(std::span<Instance* const>(hand_->batch).subspan(first, count));
+    }
+  }
 
   bool Put(uint32_t index, uint32_t output, const TensorView& value) override {
     if (index >= hand_->batch.size() || output >= stage_->outputs) {
@@ -116,10 +122,10 @@ class Executor::PythonBatch final : public PythonStageSink {
   Executor* executor_;
   Hand* hand_;
   const StagePlan* stage_;
+  StageFrame frame_;
 };
 
-void Executor::RunPython(Hand& hand, StageQueue& queue) {
-  const StagePlan& stage = *queue.stage;
+void Executor::RunPython(Hand& hand, const StagePlan& stage) {
   hand.views.clear();
   for (Instance* instance : hand.batch) {
     for (const uint16_t value : stage.inputs) {
@@ -176,6 +182,9 @@ void Executor::RunPython(Hand& hand, StageQueue& queue) {
 // The place of a returned value in a reply block of its own, which is allocated here; null: take other memory. Only for
 // the last stage, when all else that is returned is known.
 uint8_t* Executor::ReserveReply(Instance* instance, uint16_t number) {
+  if (instance->request->call != nullptr) {
+    return nullptr;
+  }
   const MethodPlan& plan = *instance->request->plan;
   if (instance->stage + size_t{1} != plan.stages.size() ||
       std::count(plan.returns.begin(), plan.returns.end(), number) != 1) {
@@ -271,6 +280,10 @@ bool Executor::KeepValue(Instance* instance, uint16_t number) {
 // Python may write to what it is handed. Values of earlier stages are the instance's own already.
 bool Executor::MakeWritable(Instance* instance, uint16_t number) {
   const RequestState& request = *instance->request;
+  if (request.call != nullptr) {  // the caller's memory is only read
+    const bool callers = number < request.plan->inputs && !instance->memory.Owns(instance->values[number].data);
+    return !callers || KeepValue(instance, number);
+  }
   const Channel& channel = *request.channel->channel;
   const TensorView& value = instance->values[number];
   const bool shared = number < request.plan->inputs && value.data >= reinterpret_cast<const uint8_t*>(request.record) &&

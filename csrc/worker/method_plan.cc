@@ -23,6 +23,7 @@ MethodPlan::MethodPlan(const MethodGraph& checked)
   for (const Stage& stage : checked.stages) {
     StagePlan plan;
     plan.kind = stage.kind;
+    plan.at_once = stage.at_once;
     plan.target = stage.target;
     plan.subgraph = stage.subgraph;
     plan.batch_size = stage.batch_size;

@@ -21,6 +21,7 @@ struct StagePlan {
   std::vector<uint16_t> inputs;  // value numbers
   uint16_t first_output = 0;     // value number; the others follow
   uint16_t outputs = 1;
+  uint32_t at_once = 0;  // as in Stage
   uint32_t batch_size = 0;
   std::vector<uint8_t> write_back;  // per input: a later stage or the reply reads it too
   std::string failed;               // "Preprocess Failed: "
@@ -34,10 +35,13 @@ struct MethodPlan {
   std::string name;
   uint16_t inputs = 0;
   uint16_t values = 0;
+  bool internal = false;  // only Executor::Call() runs it
   std::vector<StagePlan> stages;
   std::vector<uint16_t> returns;   // value numbers
   std::vector<uint16_t> last_use;  // per value: the last stage (from 0) that reads it; stages.size(): the reply does
 };
+
+struct NestedCall;
 
 // A channel and the finished instances whose reply found no room in it. Changed under the executor's lock only.
 struct ChannelState {
@@ -47,10 +51,12 @@ struct ChannelState {
   bool retry = false;  // room may have come
 };
 
-// A request on its way through the worker. Changed under the executor's lock only.
+// A request on its way through the worker, or a call from inside a Python stage (then without record and channel).
+// Changed under the executor's lock only.
 struct RequestState {
   RequestRecord* record = nullptr;
   ChannelState* channel = nullptr;
+  NestedCall* call = nullptr;
   const MethodPlan* plan = nullptr;
   uint64_t id = 0;
   uint32_t plan_index = 0;
@@ -63,6 +69,7 @@ struct Instance : BatchItem {
   uint32_t index = 0;  // in its request
   uint16_t stage = 0;  // the one it waits for or is in
   ErrorKind error = ErrorKind::kOk;
+  bool queued = false;  // lies in a stage's queue; changed under the executor's lock
   std::string message;
   // The reply block of this instance alone, if a value of it was written there at once; Channel::kNone: none yet.
   uint64_t reply_offset = Channel::kNone;

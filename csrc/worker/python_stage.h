@@ -12,6 +12,9 @@ namespace msserving {
 // outputs put, or Fail().
 class PythonStageSink {
  public:
+  // The user's function is about to be called with instances first to first + count - 1. What it calls in turn
+  // (Executor::Call) inherits their deadline and cancellation. Until the first Enter() that is all of them.
+  virtual void Enter(uint32_t /*first*/, uint32_t /*count*/) {}
   // Copies the value. False: no memory; the instance has been failed, go on with the next.
   virtual bool Put(uint32_t instance, uint32_t output, const TensorView& value) = 0;
   virtual void Fail(uint32_t instance, std::string_view message) = 0;
@@ -33,7 +36,9 @@ struct PythonStageCall {
   PythonStageSink* sink;
 };
 
-// Called from executor threads without the GIL, by several threads at a time only for different functions' lanes.
+// Called without the GIL by the thread that holds the Python lane, and by threads of users' functions that wait in
+// Executor::Call() for a method with Python stages: so again on a thread that is in a call already, and possibly by
+// several threads at a time.
 // Must not throw.
 using PythonStageFunction = void (*)(void* context, const PythonStageCall* call);
 
