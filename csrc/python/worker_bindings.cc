@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "python/python_session.h"
+#include "python/worker_call_bindings.h"
 #include "worker/server_connection.h"
 
 namespace py = pybind11;
@@ -187,14 +188,14 @@ class Worker {
 
   size_t AddMethod(const std::string& name, const std::vector<std::string>& inputs,
                    const std::vector<std::string>& outputs, const std::vector<py::dict>& stages,
-                   const py::object& returns) {
+                   const py::object& returns, bool internal) {
     MethodGraph graph;
     graph.signature = {name, inputs, outputs};
     for (const py::dict& stage : stages) {
       graph.stages.push_back(StageFrom(stage));
     }
     graph.returns = RefsFrom(returns);
-    Check(Ready().AddMethod(graph));
+    Check(Ready().AddMethod(graph, internal ? MethodUse::kInternal : MethodUse::kPublic));
     return methods_++;
   }
 
@@ -270,6 +271,10 @@ class Worker {
 
   void RequestStop() { Ready().RequestStop(); }
 
+  py::list CallMethod(uint32_t method, const py::list& instances) {
+    return CallFromPython(Ready(), method, instances);
+  }
+
   py::dict Stats() {
     const ExecutorStats stats = Ready().stats();
     py::list stages;
@@ -286,6 +291,8 @@ class Worker {
     dict["wakeups"] = stats.wakeups;
     dict["doorbells"] = stats.doorbells;
     dict["live_instances"] = stats.live_instances;
+    dict["calls"] = stats.calls;
+    dict["call_instances"] = stats.call_instances;
     dict["stages"] = stages;
     return dict;
   }
@@ -331,7 +338,8 @@ void BindWorker(py::module_& m) {
            py::arg("without_batch_dim_inputs"), py::arg("batch_size"),
            "batch_size 0: the largest the model was compiled for.")
       .def("add_method", &Worker::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
-           py::arg("returns"))
+           py::arg("returns"), py::arg("internal") = false,
+           "Returns its number. internal: only call_method() runs it; add these after the others.")
       .def(
           "set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
           "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
@@ -342,6 +350,9 @@ void BindWorker(py::module_& m) {
            "Serves until the server says stop ('stop') or is gone ('server gone'; stages may still be running then, so "
            "leave with os._exit). Signal handlers run meanwhile if this is the main thread.")
       .def("request_stop", &Worker::RequestStop)
+      .def("call_method", &Worker::CallMethod, py::arg("method"), py::arg("instances"),
+           "From user code while the worker runs: a list of tuples of C-contiguous arrays, str or bytes in; for each "
+           "a tuple of arrays (bytes as uint8) and str, or a RuntimeError, out. RuntimeError if nothing could be run.")
       .def("stats", &Worker::Stats);
 }
 

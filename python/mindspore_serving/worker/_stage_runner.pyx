@@ -57,6 +57,7 @@ cdef extern from "tensor/tensor_view.h" namespace "msserving" nogil:
 
 cdef extern from "worker/python_stage.h" namespace "msserving" nogil:
     cdef cppclass PythonStageSink:
+        void Enter(uint32_t first, uint32_t count)
         cpp_bool Put(uint32_t instance, uint32_t output, const TensorView& value)
         void Fail(uint32_t instance, string_view message)
 
@@ -318,6 +319,7 @@ cdef class StageRunner:
         cdef tuple values
         try:
             values = make_arguments(call, instance)
+            call.sink.Enter(instance, 1)
             result = function(*values)
         except BaseException as error:
             self.fail(call, instance, error)
@@ -367,6 +369,7 @@ cdef class StageRunner:
             if not group:
                 continue
             last = begin + <uint32_t>len(group)
+            call.sink.Enter(begin, <uint32_t>len(group))
             try:
                 results = self.results_of(function, tuple(group))
             except BaseException as error:

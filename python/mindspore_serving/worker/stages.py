@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindspore_serving.server.register import _calls
 from mindspore_serving.server.register._registry import Method, ModelDeclaration, Registration, Stage, StageKind
 from mindspore_serving.worker._stage_runner import StageRunner
+from mindspore_serving.worker.nested_calls import NestedCalls
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Worker
@@ -37,7 +39,7 @@ class ServableStages:
     """
 
     def __init__(self, worker: Worker, order: StartOrder, registration: Registration) -> None:
-        if not registration.methods:
+        if not registration.methods and not registration.pipelines:
             raise RuntimeError(
                 f"There is no method registered in {os.path.join(registration.directory, 'servable_config.py')}: "
                 "decorate at least one function with register.register_method"
@@ -52,12 +54,12 @@ class ServableStages:
             self._load_model(order, registration.model)
             self._check_counts(registration)
         worker.set_python_stages(self._runner.capsule())
-        for method in registration.methods.values():
-            self._add_method(method)
+        public = registration.pipelines or registration.methods
+        self._add_methods(order, registration, public)
         self.description: dict[str, Any] = {
             "methods": [
                 {"name": method.name, "inputs": list(method.inputs), "outputs": list(method.outputs)}
-                for method in registration.methods.values()
+                for method in public.values()
             ],
             "models": [_describe(loaded) for loaded in self._loaded],
         }
@@ -105,13 +107,26 @@ class ServableStages:
                         f"(subgraph {subgraph})"
                     )
 
-    def _add_method(self, method: Method) -> None:
-        self._worker.add_method(
+    def _add_methods(self, order: StartOrder, registration: Registration, public: dict[str, Method]) -> None:
+        calls = NestedCalls(self._worker, order.servable_name, order.version)
+        numbers = {name: self._add_method(method) for name, method in public.items()}
+        # What users' functions call but clients do not comes after what clients call.
+        if public is not registration.methods:
+            numbers = {name: self._add_method(method, internal=True) for name, method in registration.methods.items()}
+        for name, method in registration.methods.items():
+            calls.add_method(method, numbers[name])
+        if registration.model is not None and self._functions:
+            calls.add_model(registration.model, self._model, self._loaded)
+        _calls.set_running(calls)
+
+    def _add_method(self, method: Method, internal: bool = False) -> int:
+        return self._worker.add_method(
             method.name,
             list(method.inputs),
             list(method.outputs),
             [self._native_stage(stage) for stage in method.stages],
             [(ref.stage, ref.index) for ref in method.returns],
+            internal=internal,
         )
 
     def _native_stage(self, stage: Stage) -> dict[str, Any]:
@@ -135,6 +150,8 @@ class ServableStages:
             native["target"] = self._functions[key]
             if stage.grouped:
                 native["batch_size"] = self._group_size
+            if stage.alone:
+                native["at_once"] = 1
         return native
 
 

@@ -13,11 +13,15 @@ from mindspore_serving.server.register._method import (
     call_servable,
     register_method,
 )
+from mindspore_serving.server.register._model import Model
 from mindspore_serving.server.register._options import AclOptions, GpuOptions
+from mindspore_serving.server.register._pipeline import PipelineServable, register_pipeline
 
 __all__ = [
     "AclOptions",
     "GpuOptions",
+    "Model",
+    "PipelineServable",
     "call_postprocess",
     "call_postprocess_pipeline",
     "call_preprocess",
@@ -25,4 +29,5 @@ __all__ = [
     "call_servable",
     "declare_servable",
     "register_method",
+    "register_pipeline",
 ]

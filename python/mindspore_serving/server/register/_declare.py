@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mindspore_serving.server import _checks
+from mindspore_serving.server.register._model import Model
 from mindspore_serving.server.register._options import AclOptions, GpuOptions
 from mindspore_serving.server.register._registry import ModelDeclaration, current_registration
 
@@ -13,7 +14,7 @@ def declare_servable(
     with_batch_dim: bool = True,
     options: AclOptions | GpuOptions | dict[str, str] | None = None,
     without_batch_dim_inputs: int | list[int] | tuple[int, ...] | None = None,
-) -> None:
+) -> Model:
     """Declare the model of the servable: once in a servable_config.py, before the methods that call it.
 
     Args:
@@ -26,6 +27,9 @@ def declare_servable(
         options (Union[AclOptions, GpuOptions, dict[str, str]], optional): Options for the device. Default: None.
         without_batch_dim_inputs (Union[int, list[int], tuple[int]], optional): The indexes of inputs that have no
             batch dimension although `with_batch_dim` is True. Default: None.
+
+    Returns:
+        Model: The model, for functions that call it themselves.
 
     Raises:
         RuntimeError: The type or value of a parameter is invalid, or a model has been declared already.
@@ -52,6 +56,7 @@ def declare_servable(
             "declare_servable once, with a list of files if the model has several sub-graphs"
         )
     registration.model = declaration
+    return Model(declaration)
 
 
 def _check_format(value: object) -> str:

@@ -70,7 +70,7 @@ def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable
     registration = current_registration("register_method")
 
     def register(function: _Function) -> _Function:
-        name, inputs = _read_signature(function)
+        name, inputs = read_signature(function, "register_method")
         if name in registration.methods:
             raise RuntimeError(
                 f"Method '{name}' of servable '{registration.servable_name}' has been registered more than once"
@@ -249,9 +249,10 @@ def call_postprocess_pipeline(postprocess_fun: Callable[..., Any] | str, *args: 
     return _call_python("call_postprocess", "postprocess_fun", postprocess_fun, args, grouped=True)
 
 
-def _read_signature(function: object) -> tuple[str, tuple[str, ...]]:
+def read_signature(function: object, decorator: str) -> tuple[str, tuple[str, ...]]:
+    """The name and the parameters of a decorated function, which are those of a method or pipeline."""
     if not inspect.isfunction(function):
-        raise RuntimeError(f"register_method decorates a function, but a {type(function).__name__} was given")
+        raise RuntimeError(f"{decorator} decorates a function, but a {type(function).__name__} was given")
     name = function.__name__
     if (
         inspect.iscoroutinefunction(function)
@@ -262,7 +263,7 @@ def _read_signature(function: object) -> tuple[str, tuple[str, ...]]:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
             raise RuntimeError(
-                f"Parameter '{parameter.name}' of method '{name}' is {parameter.kind.name}, which register_method does "
+                f"Parameter '{parameter.name}' of method '{name}' is {parameter.kind.name}, which {decorator} does "
                 "not support: the inputs of a method are its plain parameters"
             )
     return name, tuple(inspect.signature(function).parameters)

@@ -40,6 +40,7 @@ class Stage:
     subgraph: int = 0
     outputs: int = 0  # 0 until a use in the method's body has fixed it
     grouped: bool = False  # the function takes a tuple of instances
+    alone: bool = False  # the worker hands over one instance at a time, and answers it before the next
     tag: str = ""
 
 
@@ -72,6 +73,7 @@ class Registration:
     directory: str
     model: ModelDeclaration | None = None
     methods: dict[str, Method] = field(default_factory=dict)
+    pipelines: dict[str, Method] = field(default_factory=dict)  # if there are any, clients see them and no methods
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)  # by name, for use as a string
     function_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by id(): inputs, outputs
     model_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by subgraph: inputs, outputs
