@@ -271,9 +271,7 @@ class Worker {
 
   void RequestStop() { Ready().RequestStop(); }
 
-  py::list CallMethod(uint32_t method, const py::list& instances) {
-    return CallFromPython(Ready(), method, instances);
-  }
+  py::list CallMethod(uint32_t method, const py::list& instances) { return CallFromPython(Ready(), method, instances); }
 
   py::dict Stats() {
     const ExecutorStats stats = Ready().stats();

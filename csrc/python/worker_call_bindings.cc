@@ -16,9 +16,9 @@ namespace {
 
 // Element types in the order of NumPy's type numbers, as far as they are those of a tensor.
 constexpr std::array<DataType, 13> kByNumpyNumber = {
-    DataType::kBool,   DataType::kInt8,  DataType::kUint8,  DataType::kInt16, DataType::kUint16,  DataType::kInt32,
-    DataType::kUint32, DataType::kInt64, DataType::kUint64, DataType::kInt64, DataType::kUint64, DataType::kFloat32,
-    DataType::kFloat64};
+    DataType::kBool,   DataType::kInt8,    DataType::kUint8,  DataType::kInt16,  DataType::kUint16,
+    DataType::kInt32,  DataType::kUint32,  DataType::kInt64,  DataType::kUint64, DataType::kInt64,
+    DataType::kUint64, DataType::kFloat32, DataType::kFloat64};
 constexpr int kNumpyHalf = 23;
 
 DataType TypeOf(const py::dtype& dtype) {
@@ -98,8 +98,8 @@ py::object ValueOf(const TensorView& view) {
 }
 
 py::object Error(const char* text) {
-  return py::reinterpret_borrow<py::object>(PyExc_RuntimeError)(
-      py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "replace")));
+  return py::reinterpret_borrow<py::object>(PyExc_RuntimeError)(py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "replace")));
 }
 
 py::object OutcomeOf(const CallResults& results, uint32_t instance) {

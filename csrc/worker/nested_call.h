@@ -63,9 +63,7 @@ class StageFrame {
     return instances_.empty() ? kNoDeadline : latest_ns;
   }
   // Of a single instance; null: not known, since others may still want the result.
-  const std::atomic<uint32_t>* cancelled() const {
-    return instances_.size() == 1 ? instances_[0]->cancelled : nullptr;
-  }
+  const std::atomic<uint32_t>* cancelled() const { return instances_.size() == 1 ? instances_[0]->cancelled : nullptr; }
 
  private:
   static inline thread_local StageFrame* current_ = nullptr;

@@ -2,8 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 
 #include "support/worker_under_test.h"
@@ -76,12 +74,11 @@ class CallFromStage : public ::testing::Test {
     MethodGraph model = AddMethodGraph();
     model.signature.name = "model";
     Require(executor().AddMethod(model, model_use_));
-    Require(executor().AddMethod(
-        Method("add_one", {"x1", "x2"}, {"y"},
-               {PythonStage(kPlusOne, {{0, 0}}, "Preprocess"), ModelStage({{1, 0}, {0, 1}}),
-                PythonStage(kPlusOne, {{2, 0}}, "Postprocess")},
-               {{3, 0}}),
-        MethodUse::kInternal));
+    Require(executor().AddMethod(Method("add_one", {"x1", "x2"}, {"y"},
+                                        {PythonStage(kPlusOne, {{0, 0}}, "Preprocess"), ModelStage({{1, 0}, {0, 1}}),
+                                         PythonStage(kPlusOne, {{2, 0}}, "Postprocess")},
+                                        {{3, 0}}),
+                                 MethodUse::kInternal));
     worker_->OnPython([this](const PythonStageCall& call) {
       if (call.function == kPlusOne) {
         PlusOne(call);
@@ -299,11 +296,9 @@ TEST_F(CallFromStage, OuterDeadlineEndsTheCall) {
 TEST_F(CallFromStage, OuterCancellationEndsTheCallButNotOthersOfTheBatch) {
   std::vector<Outcome> single;
   std::vector<Outcome> group;
-  uint64_t id = 0;
-  std::mutex sent;
+  RequestRecord* record = nullptr;
   outer_ = [&](const PythonStageCall& call) {
-    std::lock_guard<std::mutex> lock(sent);
-    server().Record(id)->cancelled = 1;
+    record->cancelled = 1;
     call.sink->Enter(0, 1);
     EXPECT_TRUE(Call(kAddOne, {{1, 0}, {1, 0}}, &single).ok());
     call.sink->Enter(0, 2);
@@ -315,10 +310,9 @@ TEST_F(CallFromStage, OuterCancellationEndsTheCallButNotOthersOfTheBatch) {
   // A stage that is handed two at once.
   Require(executor().AddMethod(
       Method("two", {"x1", "x2"}, {"y"}, {PythonStage(kOuter, {{0, 0}, {0, 1}}, "Pipeline")}, {{1, 0}})));
-  {
-    std::lock_guard<std::mutex> lock(sent);
-    id = server().Queue(3, 2, {Floats({2}, {1, 1}), Floats({2}, {1, 1}), Floats({2}, {2, 2}), Floats({2}, {2, 2})});
-  }
+  const uint64_t id =
+      server().Queue(3, 2, {Floats({2}, {1, 1}), Floats({2}, {1, 1}), Floats({2}, {2, 2}), Floats({2}, {2, 2})});
+  record = server().Record(id);
   worker_->Start();
   server().Wait(id);
   worker_->Stop();
@@ -350,7 +344,8 @@ TEST_F(CallFromStage, RefusedWhenNothingRunsOrInputsDoNotFit) {
   outer_ = PassOn(kModel);
   SetUpWorker({});
   std::vector<Outcome> outcomes;
-  EXPECT_NE(Call(kModel, {{1, 0}, {1, 0}}, &outcomes).message().find("only while the servable runs"), std::string::npos);
+  EXPECT_NE(Call(kModel, {{1, 0}, {1, 0}}, &outcomes).message().find("only while the servable runs"),
+            std::string::npos);
   worker_->Start();
   ASSERT_EQ(server().Wait(Send(1))[0].error, ErrorKind::kOk);
   const auto nobody = [](const CallResults&) { FAIL() << "there is no outcome"; };

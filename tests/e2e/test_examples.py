@@ -13,6 +13,7 @@ EXPECTED = {
     "tensor_add": ["gRPC add_common, float32", "gRPC add_cast, int32", "REST add_common"],
     "digits": ["gRPC and REST agree on 360 held-out images"],
     "resnet50": ["8 images, 4 in flight"],
+    "pipeline_worker": ["gRPC predict: rounds", "only positive numbers", "gRPC predict_test: 20 rows", "REST predict"],
 }
 
 
