@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from mindspore_serving._native import load_native
-from mindspore_serving.server.register import _registry
+from mindspore_serving.server.register import _calls, _registry
 from mindspore_serving.worker import _servable_module
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def main(argv: list[str]) -> int:
     except ConnectionError as error:
         logger.info("The worker ends: %s", error)
         return 0
+    finally:
+        _calls.set_running(None)  # the native worker ends with this function, not with the interpreter
     if end == "server gone":
         _leave()  # stages may still be running, and nobody waits for them
     return 0
