@@ -96,8 +96,8 @@ class Context:
 
     Args:
         thread_num (int, optional): The number of threads among which the operators of a model may split their work,
-            1 or more. The models of a worker share these threads, so the largest number given counts. Default:
-            MindSpore's own choice.
+            1 or more. The models of a worker share these threads, so the largest number given counts for all of them.
+            Default: what is fastest, measured when a model is loaded.
         thread_affinity_core_list (Union[list[int], tuple[int]], optional): The processor cores of those threads.
             Checked, but without effect for MindIR models.
         enable_parallel (bool, optional): Whether operators may run in parallel. Checked, but without effect for
