@@ -30,8 +30,8 @@ MethodPlan::MethodPlan(const MethodGraph& checked)
     plan.first_output = values;
     // A model's failure has one name, whatever the tag, unless the stage says it all.
     const bool own_tag = !stage.tag.empty() && stage.kind != StageKind::kModel;
-    plan.failed = stage.failure.empty() ? (own_tag ? stage.tag : DefaultTag(stage.kind)) + " Failed: "
-                                        : stage.failure + ": ";
+    plan.failed =
+        stage.failure.empty() ? (own_tag ? stage.tag : DefaultTag(stage.kind)) + " Failed: " : stage.failure + ": ";
     for (const ValueRef& ref : stage.inputs) {
       plan.inputs.push_back(number(ref));
     }

@@ -220,8 +220,8 @@ def test_GroupsAreNeverLargerThanAskedFor(stages, make_instances):
     answers = call(stages, "sizes", make_instances(64))
     # First: the smallest batch of the method's models. Second: the largest. Third: what the stage says.
     assert {int(answer["first"]) for answer in answers} == {1}
-    assert max(int(answer["second"]) for answer in answers) == 4
-    assert max(int(answer["third"]) for answer in answers) == 2
+    assert max(int(answer["second"]) for answer in answers) <= 4
+    assert max(int(answer["third"]) for answer in answers) <= 2
 
 
 def test_ServableWithoutModels(stages):
