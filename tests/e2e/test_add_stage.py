@@ -36,6 +36,15 @@ def wrong_count(y):
     return y, y
 
 
+def hundred():
+    return np.full((2, 2), 100, np.float32)
+
+
+def add_in_place(x):
+    x += 1
+    return x.sum()
+
+
 def double_each(instances):
     for (y,) in instances:
         if y[0, 0] == 13:
@@ -67,6 +76,28 @@ def powers(x1, x2):
     for _ in range(5):
         y = register.add_stage(add_model, y, y, outputs_count=1)
     return y
+
+
+@register.register_method(output_names=["y"])
+def batched_powers(x1, x2):
+    y = register.add_stage(addb_model, x1, x2, outputs_count=1)
+    for _ in range(5):
+        y = register.add_stage(double, y, outputs_count=1)
+        y = register.add_stage(addb_model, y, x2, outputs_count=1)
+    return y
+
+
+@register.register_method(output_names=["y"])
+def without_inputs(x1):
+    y = register.add_stage(hundred, outputs_count=1)
+    return register.add_stage(add_model, x1, y, outputs_count=1)
+
+
+@register.register_method(output_names=["total", "x1", "y"])
+def in_place(x1, x2):
+    total = register.add_stage(add_in_place, x1, outputs_count=1)
+    y = register.add_stage(add_model, x1, x2, outputs_count=1)
+    return total, x1, y
 
 
 @register.register_method(output_names=["place"])
@@ -172,6 +203,33 @@ def test_OneModelInSixStages(stages, make_instances):
     instances = make_instances(7)
     for instance, answer in zip(instances, call(stages, "powers", instances), strict=True):
         np.testing.assert_array_equal(answer["y"], 32 * (instance["x1"] + instance["x2"]))
+
+
+def test_OneBatchHoldsInstancesOfAllStages(stages, make_instances):
+    client = Client(stages.grpc_address, "many", "batched_powers")
+    instances = make_instances(60)
+    calls = [client.infer_async(instances[i : i + 3]) for i in range(0, 60, 3)]
+    answers = [answer for one in calls for answer in one.result()]
+    for instance, answer in zip(instances, answers, strict=True):
+        expected = instance["x1"] + instance["x2"]
+        for _ in range(5):
+            expected = 2 * expected + instance["x2"]
+        np.testing.assert_array_equal(answer["y"], expected)
+
+
+def test_FunctionWithoutInputs(stages, make_instances):
+    instances = make_instances(5)
+    for instance, answer in zip(instances, call(stages, "without_inputs", instances), strict=True):
+        np.testing.assert_array_equal(answer["y"], instance["x1"] + 100)
+
+
+def test_ChangeInPlace_IsSeenByLaterStages(stages, make_instances):
+    instances = make_instances(5)
+    for instance, answer in zip(instances, call(stages, "in_place", instances), strict=True):
+        changed = instance["x1"] + 1
+        np.testing.assert_array_equal(answer["x1"], changed)
+        np.testing.assert_array_equal(answer["y"], changed + instance["x2"])
+        assert answer["total"] == changed.sum()
 
 
 def test_BuiltInAfterPython(stages, make_instances):
