@@ -113,7 +113,7 @@ def _function_stage(body: MethodBody, stage: object, args: tuple[Any, ...], batc
     if isinstance(stage, str):
         _checks.check_str("stage", stage)
         function = find_function(registration, stage, "add_stage", builtins=True)
-        if batch_size is None and registration.function_grouped.get(id(function)):
+        if batch_size is None and registration.function_grouped[id(function)][1]:
             batch_size = 0  # a name alone means the function as it was used before
     if not callable(function):
         raise RuntimeError(

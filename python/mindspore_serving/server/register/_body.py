@@ -101,7 +101,7 @@ def check_counts(registration: Registration, stage: Stage) -> None:
 
 def check_grouping(registration: Registration, title: str, function: Callable[..., Any], grouped: bool) -> None:
     """A function gets either one instance or a tuple of them, wherever it is used."""
-    if registration.function_grouped.setdefault(id(function), grouped) != grouped:
+    if registration.function_grouped.setdefault(id(function), (function, grouped))[1] != grouped:
         now, before = ("a tuple of instances", "one instance") if grouped else ("one instance", "a tuple of instances")
         raise RuntimeError(
             f"The function of {title} gets {now} here and {before} where it was used before: give batch_size in all "

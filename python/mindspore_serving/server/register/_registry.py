@@ -85,7 +85,8 @@ class Registration:
     methods: dict[str, Method] = field(default_factory=dict)
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)  # by name, for use as a string
     function_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by id(): inputs, outputs
-    function_grouped: dict[int, bool] = field(default_factory=dict)  # by id(): it takes a tuple of instances
+    # By id(): the function itself, which keeps the number its own, and whether it takes a tuple of instances.
+    function_grouped: dict[int, tuple[Callable[..., Any], bool]] = field(default_factory=dict)
     # By model and subgraph: inputs, outputs.
     model_counts: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
