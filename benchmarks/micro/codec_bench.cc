@@ -71,3 +71,5 @@ BENCHMARK(EncodeReplies)->Args({1, 2})->Args({16, 2})->Args({1, 1024});  // 4 Mi
 
 }  // namespace
 }  // namespace msserving
+
+BENCHMARK_MAIN();
