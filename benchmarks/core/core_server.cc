@@ -28,9 +28,8 @@
 namespace msserving {
 namespace {
 
-constexpr const char* kSignatureJson =
-    R"({"methods":[{"name":"add_common","inputs":["x1","x2"],"outputs":["y"]},)"
-    R"({"name":"no_model","inputs":["x1"],"outputs":["y"]}]})";
+constexpr const char* kSignatureJson = R"({"methods":[{"name":"add_common","inputs":["x1","x2"],"outputs":["y"]},)"
+                                       R"({"name":"no_model","inputs":["x1"],"outputs":["y"]}]})";
 
 [[noreturn]] void Die(const std::string& text) {
   std::fprintf(stderr, "core_server: %s\n", text.c_str());
@@ -192,9 +191,12 @@ int Main(int argc, char** argv) {
   if (argc == 3 && std::strcmp(argv[1], "worker") == 0) {
     return RunWorker(std::atoi(argv[2]));
   }
-  std::map<std::string, std::string> options{{"--grpc", "127.0.0.1:5500"}, {"--rest", "127.0.0.1:1500"},
-                                             {"--threads", "1"},           {"--workers", "1"},
-                                             {"--run-us", "0"},            {"--session", ""}};
+  std::map<std::string, std::string> options{{"--grpc", "127.0.0.1:5500"},
+                                             {"--rest", "127.0.0.1:1500"},
+                                             {"--threads", "1"},
+                                             {"--workers", "1"},
+                                             {"--run-us", "0"},
+                                             {"--session", ""}};
   bool same_process = false;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--same-process") == 0) {

@@ -51,7 +51,10 @@ void EncodeReplies(benchmark::State& state) {
   const std::vector<float> values(static_cast<size_t>(side * side), 1.5F);
   const TensorView output = Square(values, side);
   const std::vector<InstanceResult> results(instances, InstanceResult{ErrorKind::kOk, {}, {&output, 1}});
-  const std::string spec("\x0A\x04"  "addb\x12\x0A"  "add_common");
+  const std::string spec(
+      "\x0A\x04"
+      "addb\x12\x0A"
+      "add_common");
   const std::span<const uint8_t> spec_bytes(reinterpret_cast<const uint8_t*>(spec.data()), spec.size());
   OutgoingBody body;
   for (auto _ : state) {
@@ -68,3 +71,5 @@ BENCHMARK(EncodeReplies)->Args({1, 2})->Args({16, 2})->Args({1, 1024});  // 4 Mi
 
 }  // namespace
 }  // namespace msserving
+
+BENCHMARK_MAIN();

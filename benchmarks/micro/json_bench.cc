@@ -66,8 +66,9 @@ void ParseRow(benchmark::State& state) {
 BENCHMARK(ParseRow)->Arg(784)->Arg(100'000)->Arg(2'100'000);
 
 void ParseB64(benchmark::State& state) {
-  ParseBody(state, kRow, "{\"instances\":[{\"image\":{\"b64\":\"" + std::string(static_cast<size_t>(state.range(0)), 'A') +
-                             "\"}}]}");
+  ParseBody(
+      state, kRow,
+      "{\"instances\":[{\"image\":{\"b64\":\"" + std::string(static_cast<size_t>(state.range(0)), 'A') + "\"}}]}");
 }
 BENCHMARK(ParseB64)->Arg(4096)->Arg(1 << 20);
 

@@ -10,11 +10,11 @@ namespace msserving {
 
 enum class ErrorKind : uint8_t {
   kOk = 0,
-  kOverloaded,         // a queue or memory limit is reached; try again later
-  kInvalidInput,       // the request's tensors or JSON do not fit the method
-  kStageFailed,        // a user's Python function or the model failed on this instance
-  kInternal,           // a defect or an exhausted resource of this server
-  kWorkerUnavailable,  // the worker died and the request could not be given to another
+  kOverloaded,           // a queue or memory limit is reached; try again later
+  kInvalidInput,         // the request's tensors or JSON do not fit the method
+  kStageFailed,          // a user's Python function or the model failed on this instance
+  kInternal,             // a defect or an exhausted resource of this server
+  kWorkerUnavailable,    // the worker died and the request could not be given to another
   kServableUnavailable,  // servable, version or method unknown, or has no worker now
   kMethodUnavailable,    // the servable is there, its method is not
   kDeadlineExceeded,

@@ -138,8 +138,10 @@ void HttpShared::ReleaseExchange(HttpExchange* exchange) {
 }
 
 HttpConnection::HttpConnection(HttpShared* shared, UniqueFd socket, const std::shared_ptr<TlsContext>& tls)
-    : Connection(&shared->loop, std::move(socket), tls), shared_(*shared),
-      accepted_ns_(shared->loop.now_ns()), idle_since_ns_(accepted_ns_) {
+    : Connection(&shared->loop, std::move(socket), tls),
+      shared_(*shared),
+      accepted_ns_(shared->loop.now_ns()),
+      idle_since_ns_(accepted_ns_) {
   llhttp_init(&parser_, HTTP_REQUEST, &shared_.settings);
   parser_.data = this;
   next_ = shared_.first;
@@ -177,7 +179,8 @@ void HttpConnection::BeginRefused() {
 // ---- receiving
 
 bool HttpConnection::MayReadMore() const {
-  return in_flight_ < shared_.options.max_pipelined && in_flight_bytes_ < std::max<size_t>(shared_.options.max_body_bytes, 1);
+  return in_flight_ < shared_.options.max_pipelined &&
+         in_flight_bytes_ < std::max<size_t>(shared_.options.max_body_bytes, 1);
 }
 
 void HttpConnection::OnBytes(std::span<const uint8_t> bytes) {
@@ -263,7 +266,8 @@ bool HttpConnection::CountHeaderBytes(size_t size) {
   if (header_bytes_ <= shared_.options.max_header_bytes) {
     return true;
   }
-  Reject(431, "request line and headers are larger than " + std::to_string(shared_.options.max_header_bytes) + " bytes");
+  Reject(431,
+         "request line and headers are larger than " + std::to_string(shared_.options.max_header_bytes) + " bytes");
   return false;
 }
 
@@ -294,7 +298,9 @@ int HttpConnection::HeaderValue(std::string_view part) {
     return 0;
   }
   const std::string_view name(header_name_, header_name_size_);
-  std::string* const value = name == "content-type" ? &receiving_->content_type_ : name == "expect" ? &expect_ : nullptr;
+  std::string* const value = name == "content-type" ? &receiving_->content_type_
+                             : name == "expect"     ? &expect_
+                                                    : nullptr;
   if (value != nullptr) {
     if (!std::exchange(value_began_, true)) {
       value->clear();  // given twice: the last one counts
@@ -312,8 +318,8 @@ int HttpConnection::HeaderValueComplete() {
 
 int HttpConnection::HeadersComplete() {
   in_headers_ = false;
-  header_bytes_ = 0;      // trailers count anew
-  parser_.upgrade = 0;    // no other protocol is spoken here; such requests are answered as if they had not asked
+  header_bytes_ = 0;    // trailers count anew
+  parser_.upgrade = 0;  // no other protocol is spoken here; such requests are answered as if they had not asked
   receiving_->method_ = llhttp_method_name(static_cast<llhttp_method_t>(llhttp_get_method(&parser_)));
   receiving_->http_1_0_ = parser_.http_major == 1 && parser_.http_minor == 0;
   if (parser_.http_major != 1) {

@@ -72,7 +72,7 @@ class HttpServer {
  public:
   HttpServer(EventLoop* loop, UniqueFd listening_socket, HttpServerOptions options, HttpService* service,
              std::shared_ptr<TlsContext> tls);  // tls may be null
-  ~HttpServer();  // closes every connection at once; calls end with OnCancelled()
+  ~HttpServer();                                // closes every connection at once; calls end with OnCancelled()
 
   // Graceful end: no new connections, idle ones are closed, busy ones answer with Connection: close.
   void Drain();

@@ -78,7 +78,8 @@ bool DecodeBase64(std::string_view text, uint8_t* out, size_t* size) {
     out[2] = static_cast<uint8_t>(bits);
   }
   const int padding = last[3] != '=' ? 0 : last[2] != '=' ? 1 : 2;
-  const uint8_t four[4] = {last[0], last[1], padding == 2 ? uint8_t{'A'} : last[2], padding != 0 ? uint8_t{'A'} : last[3]};
+  const uint8_t four[4] = {last[0], last[1], padding == 2 ? uint8_t{'A'} : last[2],
+                           padding != 0 ? uint8_t{'A'} : last[3]};
   const uint32_t bits = DecodeFour(four);
   if (((bad | bits) & kBad) != 0) {
     return false;

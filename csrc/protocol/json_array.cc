@@ -11,8 +11,8 @@ bool IsSpace(uint8_t c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'
 
 const uint8_t* SkipSpace(const uint8_t* p) {
   while (IsSpace(*p)) [[unlikely]] {
-    ++p;
-  }
+      ++p;
+    }
   return p;
 }
 
@@ -28,7 +28,7 @@ struct Int32Leaf {
     ScannedNumber number;
     if (!ScanNumber(*p, &number)) {
       return **p != '-' && BeginsOtherValue(**p) && !json_internal::IsDigit(**p) ? ArrayDefect::kMixed
-                                                                               : ArrayDefect::kSyntax;
+                                                                                 : ArrayDefect::kSyntax;
     }
     if (number.real) {
       return ArrayDefect::kMixed;
@@ -49,7 +49,7 @@ struct Float32Leaf {
     ScannedNumber number;
     if (!ScanNumber(*p, &number)) {
       return **p != '-' && BeginsOtherValue(**p) && !json_internal::IsDigit(**p) ? ArrayDefect::kMixed
-                                                                               : ArrayDefect::kSyntax;
+                                                                                 : ArrayDefect::kSyntax;
     }
     if (!number.real) {
       return ArrayDefect::kMixed;

@@ -22,7 +22,7 @@ enum class ArrayDefect : uint8_t {
 struct ArrayStart {
   ArrayDefect defect = ArrayDefect::kNone;  // kNone, kEmpty or kTooDeep
   int rank = 0;
-  const uint8_t* leaf = nullptr;     // the first character that is neither space nor opening bracket
+  const uint8_t* leaf = nullptr;       // the first character that is neither space nor opening bracket
   DataType type = DataType::kUnknown;  // kInt32, kFloat32, kBool, or kUnknown for everything else
 };
 

@@ -14,8 +14,8 @@ constexpr int64_t kLargestExactPower = 22;
 
 bool ToFloat32Slowly(const ScannedNumber& number, float* value) {
   float parsed = 0;
-  const auto result = std::from_chars(reinterpret_cast<const char*>(number.begin),
-                                      reinterpret_cast<const char*>(number.end), parsed);
+  const auto result =
+      std::from_chars(reinterpret_cast<const char*>(number.begin), reinterpret_cast<const char*>(number.end), parsed);
   if (result.ec == std::errc()) {
     *value = parsed;
     return !std::isinf(parsed);
@@ -131,8 +131,7 @@ Decimal ShortestDecimal(uint32_t fraction, uint32_t biased) {
 }
 
 int CountDigits(uint32_t v) {
-  constexpr uint32_t kTens[] = {0,       10,        100,        1'000,       10'000,
-                                100'000, 1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
+  constexpr uint32_t kTens[] = {0, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
   const int guess = (std::bit_width(v) * 1233) >> 12;  // 1233 / 4096 is log10(2), closely enough for 32 bits
   return guess + static_cast<int>(v >= kTens[guess]);
 }
@@ -159,8 +158,7 @@ char* WriteExponent(int exponent, char* out) {
 // Plain notation from 0.0001 to below 1e16, else scientific. Digits are stored in words of fixed length, more than
 // needed: counting them, or loading again what was just stored, would cost more.
 char* WriteDecimal(Decimal decimal, char* out) {
-  static constexpr uint32_t kTens[] = {1,       10,        100,        1'000,      10'000,
-                                       100'000, 1'000'000, 10'000'000, 100'000'000};
+  static constexpr uint32_t kTens[] = {1, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000};
   constexpr int kDigits = 9;  // no float32 needs more
   const int count = CountDigits(decimal.digits);
   const int point = count + decimal.exponent;  // digits before the decimal point

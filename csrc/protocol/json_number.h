@@ -10,12 +10,12 @@ namespace msserving {
 // What a number's text says, before it becomes an int32 or a float32.
 struct ScannedNumber {
   const uint8_t* begin;
-  const uint8_t* end;    // one behind the last character
-  uint64_t mantissa;     // all digits as one integer; meaningless if `long_mantissa`
-  int64_t exponent;      // value = mantissa * 10^exponent
+  const uint8_t* end;  // one behind the last character
+  uint64_t mantissa;   // all digits as one integer; meaningless if `long_mantissa`
+  int64_t exponent;    // value = mantissa * 10^exponent
   bool negative;
-  bool real;             // has a fraction or an exponent
-  bool long_mantissa;    // more than 19 significant digits
+  bool real;           // has a fraction or an exponent
+  bool long_mantissa;  // more than 19 significant digits
 };
 
 namespace json_internal {

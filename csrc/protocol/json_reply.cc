@@ -153,30 +153,18 @@ void WriteErrorObject(std::string_view message, Buffer* out) {
 
 void EncodeJsonTensor(const TensorView& tensor, Buffer* out) {
   switch (tensor.dtype) {
-    case DataType::kBool:
-      return WriteTensor<BoolWriter>(tensor, out);
-    case DataType::kInt8:
-      return WriteTensor<IntegerWriter<int8_t>>(tensor, out);
-    case DataType::kUint8:
-      return WriteTensor<IntegerWriter<uint8_t>>(tensor, out);
-    case DataType::kInt16:
-      return WriteTensor<IntegerWriter<int16_t>>(tensor, out);
-    case DataType::kUint16:
-      return WriteTensor<IntegerWriter<uint16_t>>(tensor, out);
-    case DataType::kInt32:
-      return WriteTensor<IntegerWriter<int32_t>>(tensor, out);
-    case DataType::kUint32:
-      return WriteTensor<IntegerWriter<uint32_t>>(tensor, out);
-    case DataType::kInt64:
-      return WriteTensor<IntegerWriter<int64_t>>(tensor, out);
-    case DataType::kUint64:
-      return WriteTensor<IntegerWriter<uint64_t>>(tensor, out);
-    case DataType::kFloat16:
-      return WriteTensor<Float16Writer>(tensor, out);
-    case DataType::kFloat32:
-      return WriteTensor<Float32Writer>(tensor, out);
-    case DataType::kFloat64:
-      return WriteTensor<Float64Writer>(tensor, out);
+    case DataType::kBool: return WriteTensor<BoolWriter>(tensor, out);
+    case DataType::kInt8: return WriteTensor<IntegerWriter<int8_t>>(tensor, out);
+    case DataType::kUint8: return WriteTensor<IntegerWriter<uint8_t>>(tensor, out);
+    case DataType::kInt16: return WriteTensor<IntegerWriter<int16_t>>(tensor, out);
+    case DataType::kUint16: return WriteTensor<IntegerWriter<uint16_t>>(tensor, out);
+    case DataType::kInt32: return WriteTensor<IntegerWriter<int32_t>>(tensor, out);
+    case DataType::kUint32: return WriteTensor<IntegerWriter<uint32_t>>(tensor, out);
+    case DataType::kInt64: return WriteTensor<IntegerWriter<int64_t>>(tensor, out);
+    case DataType::kUint64: return WriteTensor<IntegerWriter<uint64_t>>(tensor, out);
+    case DataType::kFloat16: return WriteTensor<Float16Writer>(tensor, out);
+    case DataType::kFloat32: return WriteTensor<Float32Writer>(tensor, out);
+    case DataType::kFloat64: return WriteTensor<Float64Writer>(tensor, out);
     case DataType::kString:
     case DataType::kBytes:
       if (tensor.rank > 0) {
@@ -191,8 +179,7 @@ void EncodeJsonTensor(const TensorView& tensor, Buffer* out) {
         AppendText("]", out);
       }
       return;
-    case DataType::kUnknown:
-      AppendText("null", out);
+    case DataType::kUnknown: AppendText("null", out);
   }
 }
 

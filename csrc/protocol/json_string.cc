@@ -47,24 +47,12 @@ void AppendEscaped(uint8_t c, Buffer* out) {
   size_t size = 2;
   switch (c) {
     case '"':
-    case '\\':
-      text[1] = static_cast<char>(c);
-      break;
-    case '\n':
-      text[1] = 'n';
-      break;
-    case '\r':
-      text[1] = 'r';
-      break;
-    case '\t':
-      text[1] = 't';
-      break;
-    case '\b':
-      text[1] = 'b';
-      break;
-    case '\f':
-      text[1] = 'f';
-      break;
+    case '\\': text[1] = static_cast<char>(c); break;
+    case '\n': text[1] = 'n'; break;
+    case '\r': text[1] = 'r'; break;
+    case '\t': text[1] = 't'; break;
+    case '\b': text[1] = 'b'; break;
+    case '\f': text[1] = 'f'; break;
     default:
       text[1] = 'u';
       text[4] = kHex[c >> 4];

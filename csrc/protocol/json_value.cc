@@ -58,19 +58,13 @@ void JsonValueReader::Free() {
 
 bool JsonValueReader::Read(ondemand::value value, TensorView* tensor) {
   switch (FirstOf(value)) {
-    case '[':
-      return ReadArrayValue(value, tensor);
-    case '{':
-      return ReadB64(value, false, tensor);
-    case '"':
-      return ReadText(value, tensor);
+    case '[': return ReadArrayValue(value, tensor);
+    case '{': return ReadB64(value, false, tensor);
+    case '"': return ReadText(value, tensor);
     case 't':
-    case 'f':
-      return ReadBool(value, tensor);
-    case 'n':
-      return Refuse("null is no value of any type");
-    default:
-      return ReadNumber(value, tensor);
+    case 'f': return ReadBool(value, tensor);
+    case 'n': return Refuse("null is no value of any type");
+    default: return ReadNumber(value, tensor);
   }
 }
 
@@ -275,8 +269,10 @@ bool JsonValueReader::DecodeB64(std::string_view text, TensorView* tensor) {
   uint8_t* out = Align();
   size_t size;
   if (!DecodeBase64(text, out, &size)) {
-    return Refuse("'b64' is no base64: allowed are letters, digits, + and /, padded with = to a multiple of four "
-                  "characters (there are " + std::to_string(text.size()) + ")");
+    return Refuse(
+        "'b64' is no base64: allowed are letters, digits, + and /, padded with = to a multiple of four "
+        "characters (there are " +
+        std::to_string(text.size()) + ")");
   }
   const int64_t count = ElementCount(tensor->shape());
   if (IsText(tensor->dtype)) {
@@ -326,23 +322,22 @@ bool JsonValueReader::RefuseArray(const ArrayResult& result, DataType type) {
       return Refuse("json array, shape is empty; an array needs an element (send empty tensors as b64 objects)",
                     std::move(position));
     case ArrayDefect::kMixed:
-      return Refuse("elements type is not equal: " + Excerpt(result.at) + " is not " + kind +
-                        ", as the first element is",
-                    std::move(position));
+      return Refuse(
+          "elements type is not equal: " + Excerpt(result.at) + " is not " + kind + ", as the first element is",
+          std::move(position));
     case ArrayDefect::kRagged:
       return Refuse("size is not matched: this array's length is " + std::to_string(result.length) +
                         ", the first one's of its depth is " + std::to_string(result.dims[result.depth]),
                     std::move(position));
-    case ArrayDefect::kTooDeep:
-      return Refuse("more than " + std::to_string(kMaxRank) + " dimensions");
+    case ArrayDefect::kTooDeep: return Refuse("more than " + std::to_string(kMaxRank) + " dimensions");
     case ArrayDefect::kOutOfRange:
-      return Refuse(Excerpt(result.at) +
-                        (type == DataType::kInt32
-                             ? " is out of the int32 range [-2147483648, 2147483647]; send other integers as b64 objects"
-                             : " is out of the float32 range; send float64 as b64 objects"),
-                    std::move(position));
-    default:
-      return !Fails(simdjson::TAPE_ERROR);
+      return Refuse(
+          Excerpt(result.at) +
+              (type == DataType::kInt32
+                   ? " is out of the int32 range [-2147483648, 2147483647]; send other integers as b64 objects"
+                   : " is out of the float32 range; send float64 as b64 objects"),
+          std::move(position));
+    default: return !Fails(simdjson::TAPE_ERROR);
   }
 }
 

@@ -48,14 +48,10 @@ bool JsonWalker::ValidateScalar(ondemand::document* document) {
   std::string_view text;
   ondemand::number number;
   switch (type) {
-    case ondemand::json_type::string:
-      return !Fails(document->get_string().get(text));
-    case ondemand::json_type::boolean:
-      return !Fails(document->get_bool().get(flag));
-    case ondemand::json_type::null:
-      return !Fails(document->is_null().get(flag));
-    default:
-      return !Fails(document->get_number().get(number));
+    case ondemand::json_type::string: return !Fails(document->get_string().get(text));
+    case ondemand::json_type::boolean: return !Fails(document->get_bool().get(flag));
+    case ondemand::json_type::null: return !Fails(document->is_null().get(flag));
+    default: return !Fails(document->get_number().get(number));
   }
 }
 

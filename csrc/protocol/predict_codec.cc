@@ -70,7 +70,7 @@ Status ParseFields(std::span<const uint8_t> message, RequestEnvelope* envelope) 
     }
   }
   return ParseSpec(envelope->spec, &envelope->servable, &envelope->method, &envelope->version) ? Status::Ok()
-                                                                                             : Malformed();
+                                                                                               : Malformed();
 }
 
 // Index of `name` in `inputs`, or inputs.size(). Clients mostly keep the order of the signature: try `guess` first.
@@ -330,9 +330,8 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
     }
     if (summary.any_failed) {
       const size_t message = result.message.size() > kMaxMessage ? kMaxMessage + 3 : result.message.size();
-      total += result.error == ErrorKind::kOk
-                   ? wire::FieldSize(0)
-                   : wire::FieldSize(SizeOfError(TraitsOf(result.error).wire_code, message));
+      total += result.error == ErrorKind::kOk ? wire::FieldSize(0)
+                                              : wire::FieldSize(SizeOfError(TraitsOf(result.error).wire_code, message));
     }
   }
   ReplyWriter writer(out, total);

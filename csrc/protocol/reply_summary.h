@@ -11,7 +11,7 @@
 namespace msserving {
 
 struct ReplySummary {
-  bool whole_failed = false;  // send one error and no instances
+  bool whole_failed = false;        // send one error and no instances
   ErrorKind kind = ErrorKind::kOk;  // of the first failed instance; the whole request's if whole_failed
   std::string_view message;         // likewise; points into the results
   bool any_failed = false;

@@ -16,7 +16,8 @@ const MethodSignature* SignatureStore::Keep(const MethodSignature& signature) {
   if (known != last_.end() && Same(*known->second, signature)) {
     return known->second;
   }
-  auto kept = std::find_if(kept_.begin(), kept_.end(), [&](const MethodSignature& one) { return Same(one, signature); });
+  auto kept =
+      std::find_if(kept_.begin(), kept_.end(), [&](const MethodSignature& one) { return Same(one, signature); });
   if (kept == kept_.end()) {
     kept = kept_.insert(kept_.end(), signature);
   }

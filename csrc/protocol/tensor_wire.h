@@ -13,12 +13,12 @@ namespace msserving {
 
 // A Tensor message as it stands, before anything is asked of it.
 struct RawTensor {
-  int64_t dims[kMaxRank];   // the first min(rank, kMaxRank)
-  size_t rank = 0;          // may exceed kMaxRank
-  uint32_t dtype = 0;       // may be no DataType
+  int64_t dims[kMaxRank];  // the first min(rank, kMaxRank)
+  size_t rank = 0;         // may exceed kMaxRank
+  uint32_t dtype = 0;      // may be no DataType
   std::span<const uint8_t> data;
-  size_t texts = 0;         // elements of bytes_val
-  std::span<const uint8_t> text;  // the first of them
+  size_t texts = 0;                  // elements of bytes_val
+  std::span<const uint8_t> text;     // the first of them
   bool names_shared_memory = false;  // field 5: never accepted
 };
 

@@ -36,8 +36,7 @@ bool Reader::SkipScalar(Type type) {
       at_ += size;
       return true;
     }
-    default:
-      return false;  // an end without its start, or a type that does not exist
+    default: return false;  // an end without its start, or a type that does not exist
   }
 }
 

@@ -19,7 +19,8 @@ PYBIND11_MODULE(_core, m) {
           msserving::WriteLog(as_level, text);
         }
       },
-      pybind11::arg("level"), pybind11::arg("text"), "Writes one log line; level as GLOG_v counts: 0 debug to 3 error.");
+      pybind11::arg("level"), pybind11::arg("text"),
+      "Writes one log line; level as GLOG_v counts: 0 debug to 3 error.");
   msserving::BindServer(m);
   msserving::BindWorker(m);
 }

@@ -89,6 +89,7 @@ Stage StageFrom(const py::dict& dict) {
   stage.outputs = dict["outputs"].cast<uint32_t>();
   stage.batch_size = dict.contains("batch_size") ? dict["batch_size"].cast<uint32_t>() : 0;
   stage.tag = dict.contains("tag") && !dict["tag"].is_none() ? dict["tag"].cast<std::string>() : "";
+  stage.failure = dict.contains("failure") ? dict["failure"].cast<std::string>() : "";
   return stage;
 }
 

@@ -35,7 +35,8 @@ struct Stage {
   // Python stages: 0: the function is called per instance (the runner still gets a whole batch at once). n > 0: the
   // function is given at most n instances a call.
   uint32_t batch_size = 0;
-  std::string tag;  // what a failure is called: "Preprocess" gives "Preprocess Failed"
+  std::string tag;      // what a failure is called: "Preprocess" gives "Preprocess Failed"
+  std::string failure;  // what a failure's text begins with, whole; empty: made of the tag
 };
 
 struct MethodGraph {

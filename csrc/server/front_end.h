@@ -9,8 +9,8 @@
 
 #include "net/grpc_server.h"
 #include "net/http_server.h"
-#include "server/loop_dispatcher.h"
 #include "servable/health.h"
+#include "server/loop_dispatcher.h"
 
 namespace msserving {
 
@@ -24,8 +24,8 @@ struct FrontEndOptions {
 // Shared memory between one worker and all loops, made before the worker starts.
 struct WorkerAttachment {
   UniqueFd worker_doorbell;
-  std::vector<WorkerChannel> channels;                         // one per loop
-  std::vector<std::shared_ptr<SharedMemory>> request_slabs;    // one per loop, shared by a version's workers
+  std::vector<WorkerChannel> channels;                       // one per loop
+  std::vector<std::shared_ptr<SharedMemory>> request_slabs;  // one per loop, shared by a version's workers
 };
 
 // Methods may be called by any thread but a loop's, one at a time; they wait for the loops where they must.

@@ -11,8 +11,8 @@
 
 #include "base/unique_fd.h"
 #include "net/event_loop.h"
-#include "server/worker_link.h"
 #include "servable/dispatcher.h"
+#include "server/worker_link.h"
 #include "tensor/slab.h"
 
 namespace msserving {
@@ -89,7 +89,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   DispatchStats stats_;
   std::vector<std::unique_ptr<Route>> routes_;
   std::vector<std::shared_ptr<WorkerLink>> links_;
-  std::deque<Pending> slots_;        // stable addresses
+  std::deque<Pending> slots_;  // stable addresses
   std::vector<uint32_t> free_slots_;
   uint64_t pending_count_ = 0;
   TimerId idle_timer_ = 0;

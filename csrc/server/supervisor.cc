@@ -57,10 +57,10 @@ struct Supervisor::State {
   // Told to other threads; nothing is called under the mutex.
   std::mutex mutex;
   std::condition_variable changed;
-  size_t added = 0;       // workers ever asked for
-  size_t known = 0;       // of those, the ones the loop knows
+  size_t added = 0;  // workers ever asked for
+  size_t known = 0;  // of those, the ones the loop knows
   size_t ready_once = 0;
-  size_t alive = 0;       // processes
+  size_t alive = 0;  // processes
   std::string failure;
   std::vector<WorkerState> published;
 
@@ -70,7 +70,8 @@ struct Supervisor::State {
 
 // One worker's life, over all its processes.
 struct Supervisor::State::Worker {
-  Worker(State* s, Servable* v, const WorkerSpec& w) : state(s), servable(v), spec(w), pid_events(this), control_events(this) {}
+  Worker(State* s, Servable* v, const WorkerSpec& w)
+      : state(s), servable(v), spec(w), pid_events(this), control_events(this) {}
 
   void Launch();
   void OnControl();
@@ -121,7 +122,8 @@ void Supervisor::State::Publish() {
   size_t ready = 0;
   size_t running = 0;
   for (const auto& worker : workers) {
-    now.push_back({worker->spec.label, NameOf(worker->phase), static_cast<int>(worker->process.pid()), worker->restarts});
+    now.push_back(
+        {worker->spec.label, NameOf(worker->phase), static_cast<int>(worker->process.pid()), worker->restarts});
     ready += worker->was_ready ? 1 : 0;
     running += worker->process.running() ? 1 : 0;
   }

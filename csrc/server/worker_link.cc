@@ -44,8 +44,8 @@ bool WorkerLink::Pop(Segment* segment) {
   segment->record = nullptr;
   ++blocks_;
   largest_block_ = std::max(largest_block_, entry.words[2]);
-  const Status status =
-      ReadReplyBlock(channel_.replies.base(), channel_.replies.size(), entry.words[1], entry.words[2], &segment->record);
+  const Status status = ReadReplyBlock(channel_.replies.base(), channel_.replies.size(), entry.words[1], entry.words[2],
+                                       &segment->record);
   if (!status.ok()) {
     segment->record = nullptr;
   }

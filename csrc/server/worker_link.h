@@ -70,8 +70,8 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   RingConsumer replies_;
   RingProducer releases_;
   std::vector<uint64_t> unreleased_;  // did not fit into the release ring yet
-  uint64_t blocks_ = 0;        // reply blocks taken and not yet released
-  uint64_t largest_block_ = 0;  // since the memory was last given back
+  uint64_t blocks_ = 0;               // reply blocks taken and not yet released
+  uint64_t largest_block_ = 0;        // since the memory was last given back
   bool pushed_ = false;
   bool released_ = false;
 };

@@ -13,7 +13,7 @@
 namespace msserving {
 
 struct WorkerCommand {
-  std::vector<std::string> arguments;                           // [0] is looked up in PATH
+  std::vector<std::string> arguments;                            // [0] is looked up in PATH
   std::vector<std::pair<std::string, std::string>> environment;  // replaces or adds to the server's own
   std::string log_file;  // standard output and error; empty: the server's own. The directory must exist.
 };

@@ -38,9 +38,10 @@ constexpr bool IsValid(uint64_t number) { return number > 0 && number < kDataTyp
 
 // The name that error messages print, e.g. "kMSI_Float32".
 constexpr const char* NameOf(DataType type) {
-  constexpr const char* kNames[kDataTypeCount] = {
-      "kMSI_Unknown", "kMSI_Bool",   "kMSI_Int8",   "kMSI_Uint8",   "kMSI_Int16",   "kMSI_Uint16", "kMSI_Int32", "kMSI_Uint32",
-      "kMSI_Int64",   "kMSI_Uint64", "kMSI_Float16", "kMSI_Float32", "kMSI_Float64", "kMSI_String", "kMSI_Bytes"};
+  constexpr const char* kNames[kDataTypeCount] = {"kMSI_Unknown", "kMSI_Bool",   "kMSI_Int8",    "kMSI_Uint8",
+                                                  "kMSI_Int16",   "kMSI_Uint16", "kMSI_Int32",   "kMSI_Uint32",
+                                                  "kMSI_Int64",   "kMSI_Uint64", "kMSI_Float16", "kMSI_Float32",
+                                                  "kMSI_Float64", "kMSI_String", "kMSI_Bytes"};
   const auto i = static_cast<size_t>(type);
   return i < kDataTypeCount ? kNames[i] : kNames[0];
 }

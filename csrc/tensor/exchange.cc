@@ -5,7 +5,9 @@
 namespace msserving {
 namespace {
 
-constexpr uint64_t AlignUp(uint64_t offset) { return (offset + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment; }
+constexpr uint64_t AlignUp(uint64_t offset) {
+  return (offset + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
 
 Status Broken(const char* what) {
   return Status(ErrorKind::kInternal, std::string("a block in shared memory is damaged: ") + what);
@@ -31,8 +33,8 @@ Status CheckTensor(const TensorRecord& tensor, uint64_t begin, uint64_t end) {
     return Broken("dimensions");
   }
   uint64_t bytes = 0;
-  if (!IsText(dtype) && (__builtin_mul_overflow(static_cast<uint64_t>(count), ItemSize(dtype), &bytes) ||
-                         bytes != tensor.bytes)) {
+  if (!IsText(dtype) &&
+      (__builtin_mul_overflow(static_cast<uint64_t>(count), ItemSize(dtype), &bytes) || bytes != tensor.bytes)) {
     return Broken("tensor size");
   }
   return Status::Ok();

@@ -51,11 +51,11 @@ struct TensorRecord {
 };
 
 struct RequestRecord {
-  uint64_t request;     // the server's name for it
-  int64_t deadline_ns;  // CLOCK_MONOTONIC; kNoDeadline if none
-  uint32_t method;      // index in the worker's ServableSignature
-  uint32_t instances;   // at least 1
-  uint32_t inputs;      // of the method
+  uint64_t request;                 // the server's name for it
+  int64_t deadline_ns;              // CLOCK_MONOTONIC; kNoDeadline if none
+  uint32_t method;                  // index in the worker's ServableSignature
+  uint32_t instances;               // at least 1
+  uint32_t inputs;                  // of the method
   std::atomic<uint32_t> cancelled;  // set by the server at any time: nobody waits for the answer any more
   std::atomic<uint32_t> touched;    // set by the worker before user code may write into this block: not to be run again
   uint32_t unused;

@@ -9,9 +9,9 @@ namespace {
 constexpr uint64_t RoundUp(uint64_t bytes, uint64_t to) { return (bytes + to - 1) / to * to; }
 
 // Sizes in steps of a quarter of the power of two below them, all multiples of 64.
-constexpr uint64_t kSizes[] = {64,   128,  192,  256,  320,  384,  448,   512,   640,   768,   896,   1024,  1280,  1536,
-                               1792, 2048, 2560, 3072, 3584, 4096, 5120,  6144,  7168,  8192,  10240, 12288, 14336, 16384,
-                               20480, 24576, 28672, 32768, 40960, 49152, 57344, 65536};
+constexpr uint64_t kSizes[] = {64,    128,   192,   256,   320,   384,   448,   512,   640,   768,   896,   1024,
+                               1280,  1536,  1792,  2048,  2560,  3072,  3584,  4096,  5120,  6144,  7168,  8192,
+                               10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768, 40960, 49152, 57344, 65536};
 constexpr int kSizesCount = sizeof(kSizes) / sizeof(kSizes[0]);
 
 }  // namespace
@@ -142,9 +142,9 @@ bool SlabAllocator::GiveBackIdleRuns() {
     }
     auto& free = free_small_[run.size_class];
     const uint64_t start = i * kRunBytes;
-    free.erase(std::remove_if(free.begin(), free.end(),
-                              [start](uint64_t o) { return o >= start && o < start + kRunBytes; }),
-               free.end());
+    free.erase(
+        std::remove_if(free.begin(), free.end(), [start](uint64_t o) { return o >= start && o < start + kRunBytes; }),
+        free.end());
     run.size_class = -1;
     run.taken.clear();
     FreeExtent(start, kRunBytes);

@@ -29,9 +29,10 @@ MethodPlan::MethodPlan(const MethodGraph& checked)
     plan.batch_size = stage.batch_size;
     plan.outputs = static_cast<uint16_t>(stage.outputs);
     plan.first_output = values;
-    // A model's failure has one name, whatever the stage is called.
+    // A model's failure has one name, whatever the tag, unless the stage says it all.
     const bool own_tag = !stage.tag.empty() && stage.kind != StageKind::kModel;
-    plan.failed = (own_tag ? stage.tag : DefaultTag(stage.kind)) + " Failed: ";
+    plan.failed =
+        stage.failure.empty() ? (own_tag ? stage.tag : DefaultTag(stage.kind)) + " Failed: " : stage.failure + ": ";
     for (const ValueRef& ref : stage.inputs) {
       plan.inputs.push_back(number(ref));
     }

@@ -182,6 +182,22 @@ TEST(Executor, FailedPythonStageNamesItsTagAndFailsAlone) {
   EXPECT_EQ(answers[2].message, "Postprocess Failed: ValueError: ninety-nine");
 }
 
+TEST(Executor, FailureTextOfAStageReplacesItsTag) {
+  WorkerUnderTest worker;
+  AddModelWorker(&worker, {{"fail_if_first_element", "13"}});
+  worker.OnPython(PlusOne);
+  MethodGraph graph = MixedGraph();
+  graph.stages[0].failure = "Call cast Failed, method 'mixed', stage 1";
+  graph.stages[1].failure = "Predict Failed, method 'mixed', stage 2";
+  ASSERT_TRUE(worker.executor.AddMethod(graph).ok());
+  worker.Start();
+  const auto answers = worker.server.Wait(
+      worker.server.Send(0, 2, {Row(99, 0), Row(10, 0), Row(12, 0), Row(10, 0), Row(88, 0), Row(10, 0)}));
+  EXPECT_EQ(answers[0].message, "Call cast Failed, method 'mixed', stage 1: ValueError: ninety-nine");
+  EXPECT_TRUE(answers[1].message.starts_with("Predict Failed, method 'mixed', stage 2: ")) << answers[1].message;
+  EXPECT_EQ(answers[2].message, "Postprocess Failed: ValueError: ninety-nine");
+}
+
 TEST(Executor, PythonStageWithoutAResultFailsThatInstance) {
   WorkerUnderTest worker;
   worker.OnPython([](const PythonStageCall& call) {

@@ -172,7 +172,8 @@ class GrpcPredictServiceTest : public testing::Test {
     EXPECT_TRUE(ParseReply(BytesOf(message), &reply).ok());
     EXPECT_TRUE(reply.instances.empty());
     EXPECT_EQ(reply.errors.size(), 1u);
-    return reply.errors.empty() ? "" : std::to_string(reply.errors[0].code) + " " + std::string(reply.errors[0].message);
+    return reply.errors.empty() ? ""
+                                : std::to_string(reply.errors[0].code) + " " + std::string(reply.errors[0].message);
   }
 
   static TensorView Output(std::string_view content) {
@@ -212,10 +213,8 @@ TEST_F(GrpcPredictServiceTest, RequestReachesTheDispatcherAndItsReplyTheClient) 
   EXPECT_EQ(released_at_once_, 1);
   const GrpcTestClient::Call& answer = client.Wait(call);
   EXPECT_EQ(answer.status(), "0");
-  EXPECT_EQ(answer.message(), Message()
-                                  .Sub(1, Spec("s", "m", 7))
-                                  .Sub(3, Instance({Item("y", Tensor({3}, kUint8, "xyz"))}))
-                                  .text());
+  EXPECT_EQ(answer.message(),
+            Message().Sub(1, Spec("s", "m", 7)).Sub(3, Instance({Item("y", Tensor({3}, kUint8, "xyz"))})).text());
 }
 
 TEST_F(GrpcPredictServiceTest, DeadlinePassesThrough) {
@@ -386,7 +385,8 @@ TEST_F(GrpcPredictServiceTest, ManyCallsAtOnceGetTheirOwnReplies) {
       Answer(ticket, {&result, 1});
     }
     for (int i = 0; i < kCalls; ++i) {
-      EXPECT_NE(client.Wait(calls[static_cast<size_t>(i)]).message().find("for " + std::to_string(i)), std::string::npos);
+      EXPECT_NE(client.Wait(calls[static_cast<size_t>(i)]).message().find("for " + std::to_string(i)),
+                std::string::npos);
     }
   }
 }

@@ -41,8 +41,8 @@ class TestService final : public HttpService {
 
   static void Answer(HttpCall* call) {
     OutgoingBody body;
-    const std::string text = std::string(call->method()) + " " + std::string(call->target()) + "|" +
-                             std::string(call->content_type()) + "|";
+    const std::string text =
+        std::string(call->method()) + " " + std::string(call->target()) + "|" + std::string(call->content_type()) + "|";
     body.encoded.Append(text.data(), text.size());
     body.encoded.Append(call->body().data(), call->body().size());
     call->Reply(call->target() == "/extra" ? 405 : 200, "text/plain", std::move(body),
@@ -118,7 +118,8 @@ TEST_F(HttpServerTest, ByteAtATimeIsTheSame) {
   Start();
   HttpClient client(port_);
   const std::string chunked =
-      "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-TYPE: text/x\r\n\r\n3\r\nabc\r\n5;x=y\r\ndefgh\r\n0\r\n"
+      "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-TYPE: "
+      "text/x\r\n\r\n3\r\nabc\r\n5;x=y\r\ndefgh\r\n0\r\n"
       "Trailer: t\r\n\r\n";
   for (const char c : HttpClient::Post("/echo", "0123456789", "Content-Type: application/json\r\n") + chunked) {
     ASSERT_TRUE(client.Send({&c, 1}));

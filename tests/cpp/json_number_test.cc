@@ -98,7 +98,8 @@ TEST(JsonNumber, FollowsTheGrammar) {
     const std::string padded = Padded(text);
     EXPECT_FALSE(ScanNumber(reinterpret_cast<const uint8_t*>(padded.data()), &number)) << text;
   }
-  for (const char* text : {"0", "-0", "10", "1.5", "1.50", "1e5", "1E+5", "1e-5", "0.1e1", "123456789012345678901234"}) {
+  for (const char* text :
+       {"0", "-0", "10", "1.5", "1.50", "1e5", "1E+5", "1e-5", "0.1e1", "123456789012345678901234"}) {
     const std::string padded = Padded(text);
     ASSERT_TRUE(ScanNumber(reinterpret_cast<const uint8_t*>(padded.data()), &number)) << text;
     EXPECT_EQ(number.end - number.begin, static_cast<ptrdiff_t>(std::string(text).size())) << text;

@@ -169,8 +169,8 @@ TEST_F(JsonRequest, B64CarriesEveryType) {
   for (const auto& [name, type] : kTypes) {
     const size_t item = ItemSize(type);
     // 24 bytes of zeros are 24 / item elements.
-    const TensorView tensor = One("{\"shape\":[" + std::to_string(24 / item) + "],\"type\":\"" + name + "\",\"b64\":\"" +
-                                  std::string(32, 'A') + "\"}");
+    const TensorView tensor = One("{\"shape\":[" + std::to_string(24 / item) + "],\"type\":\"" + name +
+                                  "\",\"b64\":\"" + std::string(32, 'A') + "\"}");
     EXPECT_EQ(tensor.dtype, type) << name;
     EXPECT_EQ(tensor.bytes, 24U) << name;
     EXPECT_EQ(DimsOf(tensor), (std::vector<int64_t>{static_cast<int64_t>(24 / item)})) << name;
@@ -211,8 +211,8 @@ TEST_F(JsonRequest, B64DefectsAreNamed) {
 }
 
 TEST_F(JsonRequest, MissingInputsAndInstancesAreNamed) {
-  ExpectRefused(R"({"instances":[{"x1":1,"x2":1},{"x1":1}]})",
-                "Cannot find input x2 in instance input (instances[1])", false);
+  ExpectRefused(R"({"instances":[{"x1":1,"x2":1},{"x1":1}]})", "Cannot find input x2 in instance input (instances[1])",
+                false);
   ExpectRefused(R"({"instances":{"other":1}})", "Cannot find input x1 in instance input", false);
   ExpectRefused(R"({"instance":{}})", "instances: this key is missing");
   ExpectRefused(R"({"instances":[]})", "instances: json array, shape is empty");
@@ -243,26 +243,57 @@ TEST_F(JsonRequest, OtherKeysAreIgnoredButMustBeJson) {
   EXPECT_EQ(Parse("{\"instances\":{\"x1\":" + deep + "}}").kind(), ErrorKind::kInvalidInput);
 }
 
-TEST_F(JsonRequest, EscapedKeysAreTheirText) {
-  EXPECT_TRUE(Parse(R"({"inst\u0061nces":{"x\u0031":1,"x2":2}})").ok());
-}
+TEST_F(JsonRequest, EscapedKeysAreTheirText) { EXPECT_TRUE(Parse(R"({"inst\u0061nces":{"x\u0031":1,"x2":2}})").ok()); }
 
 TEST_F(JsonRequest, WhatIsNoJsonIsSaidToBeNoJson) {
   signature_.inputs = {"x"};
-  const char* kTexts[] = {
-      "", " ", "{", "}", "[", "x", "nul", "{\"instances\"", "{\"instances\":", "{\"instances\":[", "{\"instances\":{}",
-      "{\"instances\":{\"x\":1}", "{\"instances\":[{\"x\":1]}", "{\"instances\":[{\"x\":1},]}",
-      "{\"instances\":{\"x\":1,}}", "{\"instances\":{\"x\" 1}}", "{\"instances\":{x:1}}", "{\"instances\":{\"x\":01}}",
-      "{\"instances\":{\"x\":1.}}", "{\"instances\":{\"x\":1 2}}", "{\"instances\":{\"x\":-}}",
-      "{\"instances\":{\"x\":[1,2}}", "{\"instances\":{\"x\":[1,,2]}}", "{\"instances\":{\"x\":[1 2]}}",
-      "{\"instances\":{\"x\":[1,2,]}}", "{\"instances\":{\"x\":[,1]}}", "{\"instances\":{\"x\":[1.5.5]}}",
-      "{\"instances\":{\"x\":[1x]}}", "{\"instances\":{\"x\":[truex]}}", "{\"instances\":{\"x\":[true false]}}",
-      "{\"instances\":{\"x\":truee}}", "{\"instances\":{\"x\":[tru]}}", "{\"instances\":{\"x\":[[1],[2]}}",
-      "{\"instances\":{\"x\":[[1},{2]]}}", "{\"instances\":{\"x\":\"a}}", "{\"instances\":{\"x\":\"\\x\"}}",
-      "{\"instances\":{\"x\":\"\\ud800\"}}", "{\"instances\":{\"x\":\"\xff\"}}", "{\"instances\":{\"x\":\"a\nb\"}}",
-      "{\"instances\":{\"x\":1}} x", "{\"instances\":{\"x\":1}}{}", "{\"instances\":{\"x\":[1]]}}",
-      "{\"instances\":{\"x\":Infinity}}", "{\"instances\":{\"x\":[NaN]}}", "{\"instances\":{\"x\":[1.5,NaN]}}",
-      "{'instances':{'x':1}}", "{\"instances\":{\"x\":{\"b64\":\"AA==\",\"type\"}}}"};
+  const char* kTexts[] = {"",
+                          " ",
+                          "{",
+                          "}",
+                          "[",
+                          "x",
+                          "nul",
+                          "{\"instances\"",
+                          "{\"instances\":",
+                          "{\"instances\":[",
+                          "{\"instances\":{}",
+                          "{\"instances\":{\"x\":1}",
+                          "{\"instances\":[{\"x\":1]}",
+                          "{\"instances\":[{\"x\":1},]}",
+                          "{\"instances\":{\"x\":1,}}",
+                          "{\"instances\":{\"x\" 1}}",
+                          "{\"instances\":{x:1}}",
+                          "{\"instances\":{\"x\":01}}",
+                          "{\"instances\":{\"x\":1.}}",
+                          "{\"instances\":{\"x\":1 2}}",
+                          "{\"instances\":{\"x\":-}}",
+                          "{\"instances\":{\"x\":[1,2}}",
+                          "{\"instances\":{\"x\":[1,,2]}}",
+                          "{\"instances\":{\"x\":[1 2]}}",
+                          "{\"instances\":{\"x\":[1,2,]}}",
+                          "{\"instances\":{\"x\":[,1]}}",
+                          "{\"instances\":{\"x\":[1.5.5]}}",
+                          "{\"instances\":{\"x\":[1x]}}",
+                          "{\"instances\":{\"x\":[truex]}}",
+                          "{\"instances\":{\"x\":[true false]}}",
+                          "{\"instances\":{\"x\":truee}}",
+                          "{\"instances\":{\"x\":[tru]}}",
+                          "{\"instances\":{\"x\":[[1],[2]}}",
+                          "{\"instances\":{\"x\":[[1},{2]]}}",
+                          "{\"instances\":{\"x\":\"a}}",
+                          "{\"instances\":{\"x\":\"\\x\"}}",
+                          "{\"instances\":{\"x\":\"\\ud800\"}}",
+                          "{\"instances\":{\"x\":\"\xff\"}}",
+                          "{\"instances\":{\"x\":\"a\nb\"}}",
+                          "{\"instances\":{\"x\":1}} x",
+                          "{\"instances\":{\"x\":1}}{}",
+                          "{\"instances\":{\"x\":[1]]}}",
+                          "{\"instances\":{\"x\":Infinity}}",
+                          "{\"instances\":{\"x\":[NaN]}}",
+                          "{\"instances\":{\"x\":[1.5,NaN]}}",
+                          "{'instances':{'x':1}}",
+                          "{\"instances\":{\"x\":{\"b64\":\"AA==\",\"type\"}}}"};
   for (const char* text : kTexts) {
     ExpectNoJson(text);
     const PaddedText padded(text);

@@ -117,7 +117,9 @@ TEST(ParseEnvelopeTest, SpecInPiecesIsMerged_LastScalarWins) {
 TEST(ParseEnvelopeTest, UnknownAndMistypedFieldsAreSkipped) {
   const Message request = Message()
                               .Number(1, 5)
-                              .Raw(Varint(9 << 3 | 3)).Number(1, 1).Raw(Varint(9 << 3 | 4))
+                              .Raw(Varint(9 << 3 | 3))
+                              .Number(1, 1)
+                              .Raw(Varint(9 << 3 | 4))
                               .Sub(1, Message().Number(1, 3).Bytes(3, "x").Bytes(1, "add").Bytes(77, "?"))
                               .Number(2, 8);
   RequestEnvelope envelope;
@@ -165,9 +167,9 @@ TEST(ParseEnvelopeTest, InstanceCountIsBounded) {
 }
 
 TEST(ParseInstancesTest, TensorsPointIntoTheMessage) {
-  const Message request =
-      Request(Spec("add", "add"), {Instance({Item("x2", Tensor({2}, kFloat32, "ABCDEFGH")),
-                                             Item("x1", Tensor({2, 1}, kFloat32, "abcdefgh"))})});
+  const Message request = Request(
+      Spec("add", "add"),
+      {Instance({Item("x2", Tensor({2}, kFloat32, "ABCDEFGH")), Item("x1", Tensor({2, 1}, kFloat32, "abcdefgh"))})});
   const auto parsed = Parse(request.bytes(), kAdd);
   ASSERT_TRUE(parsed->status.ok()) << parsed->status.message();
   ASSERT_EQ(parsed->instances.count, 1u);
@@ -197,8 +199,9 @@ TEST(ParseInstancesTest, DimsInEveryEncoding) {
   EXPECT_EQ(OneInput(with_shape(Message().Number(1, 2).Number(1, 3))), expected);
   EXPECT_EQ(OneInput(with_shape(Message().Packed(1, {2}).Packed(1, {}).Number(1, 3))), expected);
   EXPECT_EQ(OneInput(with_shape(Message().Bytes(1, std::string_view("\x82\x00\x83\x80\x00", 5)))), expected);
-  EXPECT_EQ(OneInput(Message().Sub(1, Message().Number(1, 2)).Number(2, 3).Bytes(3, "abcdef").Sub(1, Message().Number(1, 3))),
-            expected);
+  EXPECT_EQ(
+      OneInput(Message().Sub(1, Message().Number(1, 2)).Number(2, 3).Bytes(3, "abcdef").Sub(1, Message().Number(1, 3))),
+      expected);
 }
 
 TEST(ParseInstancesTest, LastScalarWins) {
@@ -234,8 +237,8 @@ TEST(ParseInstancesTest, LastOfDuplicateKeysWins) {
 
 TEST(ParseInstancesTest, ExtraInputsAreIgnoredButMustBeWellFormed) {
   const auto with_extra = [](const Message& extra) {
-    const Message request = Request(
-        Spec("s", "one"), {Instance({Item("extra", extra), Item("x", Message().Number(2, 3).Bytes(3, "a"))})});
+    const Message request =
+        Request(Spec("s", "one"), {Instance({Item("extra", extra), Item("x", Message().Number(2, 3).Bytes(3, "a"))})});
     return Parse(request.bytes(), kOne)->status.message();
   };
   EXPECT_EQ(with_extra(Tensor({-1}, 99, "whatever")), "");
@@ -250,17 +253,15 @@ TEST(ParseInstancesTest, NoInstancesIsAnError) {
 TEST(ParseInstancesTest, MissingInputIsNamedBeforeAnyBadTensor) {
   const Message bad = Tensor({2}, kFloat32, "abc");
   const Message good = Tensor({}, kFloat32, "abcd");
-  const Message request = Request(Spec("s", "add"), {Instance({Item("x1", bad), Item("x2", good)}),
-                                                     Instance({Item("x1", good)})});
-  EXPECT_EQ(Parse(request.bytes(), kAdd)->status.message(),
-            "Cannot find input x2 in instance input, instance 1");
+  const Message request =
+      Request(Spec("s", "add"), {Instance({Item("x1", bad), Item("x2", good)}), Instance({Item("x1", good)})});
+  EXPECT_EQ(Parse(request.bytes(), kAdd)->status.message(), "Cannot find input x2 in instance input, instance 1");
 }
 
 TEST(ParseInstancesTest, ErrorNamesInputInstanceValueAndWhatIsAllowed) {
   const Message good = Item("x1", Tensor({}, kFloat32, "abcd"));
-  const Message request =
-      Request(Spec("s", "add"), {Instance({good, Item("x2", Tensor({}, kFloat32, "abcd"))}),
-                                 Instance({good, Item("x2", Tensor({2, 2}, kFloat32, "abcd"))})});
+  const Message request = Request(Spec("s", "add"), {Instance({good, Item("x2", Tensor({}, kFloat32, "abcd"))}),
+                                                     Instance({good, Item("x2", Tensor({2, 2}, kFloat32, "abcd"))})});
   EXPECT_EQ(Parse(request.bytes(), kAdd)->status.message(),
             "Input x2 of instance 1 has 4 bytes of data, shape [2, 2] of kMSI_Float32 takes 16");
 }
@@ -272,7 +273,8 @@ TEST(ParseInstancesTest, RulesOfNumericTensors) {
             "Input x of instance 0 has shape [0, 2], a dimension of 0 is allowed only as the last one");
   EXPECT_EQ(OneInput(Tensor({2, -3}, kFloat32, "")),
             "Input x of instance 0 has shape [2, -3], dimension -3 should be >= 0");
-  EXPECT_EQ(OneInput(Tensor({-1, -1}, 3, "a")), "Input x of instance 0 has shape [-1, -1], dimension -1 should be >= 0");
+  EXPECT_EQ(OneInput(Tensor({-1, -1}, 3, "a")),
+            "Input x of instance 0 has shape [-1, -1], dimension -1 should be >= 0");
   EXPECT_EQ(OneInput(Tensor({1}, 0, "a")),
             "Input x of instance 0 has data type 0, allowed are 1 (kMSI_Bool) to 14 (kMSI_Bytes)");
   EXPECT_EQ(OneInput(Tensor({1}, 15, "a")).find("Input x of instance 0 has data type 15"), 0u);
@@ -404,10 +406,8 @@ TEST(EncodeErrorTest, CarriesSpecCodeAndShortenedText) {
   const Message spec = Spec("s", "m");
   OutgoingBody body;
   EncodeError(spec.bytes(), ErrorKind::kServableUnavailable, "servable is not available", &body);
-  EXPECT_EQ(Assemble(body), Message()
-                                .Sub(1, spec)
-                                .Sub(4, Message().Number(1, 5).Bytes(2, "servable is not available"))
-                                .text());
+  EXPECT_EQ(Assemble(body),
+            Message().Sub(1, spec).Sub(4, Message().Number(1, 5).Bytes(2, "servable is not available")).text());
   OutgoingBody long_body;
   const std::string text(1000, 'x');
   EncodeError({}, ErrorKind::kInvalidInput, text, &long_body);

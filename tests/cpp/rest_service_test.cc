@@ -166,7 +166,9 @@ TEST_F(RestServiceTest, TooLargeIsTheServersAnswerInTheSameForm) {
 }
 
 TEST_F(RestServiceTest, OverloadIs429) {
-  thread_.Do([&] { dispatcher_.submit_refusal = {ErrorKind::kOverloaded, "enqueued requests count exceeds the limit 1"}; });
+  thread_.Do([&] {
+    dispatcher_.submit_refusal = {ErrorKind::kOverloaded, "enqueued requests count exceeds the limit 1"};
+  });
   const HttpReply reply = client_->Call(HttpClient::Post(kTarget, kBody));
   EXPECT_EQ(reply.status, 429);
   EXPECT_EQ(reply.headers.at("Retry-After"), "1");

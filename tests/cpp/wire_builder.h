@@ -60,9 +60,7 @@ inline Message Tensor(std::initializer_list<int64_t> dims, uint64_t dtype, std::
 
 inline Message TextTensor(uint64_t dtype, std::string_view text) { return Message().Number(2, dtype).Bytes(4, text); }
 
-inline Message Item(std::string_view name, const Message& tensor) {
-  return Message().Bytes(1, name).Sub(2, tensor);
-}
+inline Message Item(std::string_view name, const Message& tensor) { return Message().Bytes(1, name).Sub(2, tensor); }
 
 inline Message Instance(std::initializer_list<Message> items) {
   Message instance;

@@ -81,7 +81,9 @@ TEST(WireTest, LengthBeyondTheEndIsRefused) {
     std::span<const uint8_t> out;
     EXPECT_FALSE(reader.ReadBytes(&out)) << claimed;
   }
-  Reader reader(BytesOf("\x02" "ab"));
+  Reader reader(
+      BytesOf("\x02"
+              "ab"));
   std::span<const uint8_t> out;
   ASSERT_TRUE(reader.ReadBytes(&out));
   EXPECT_EQ(AsText(out), "ab");
@@ -91,9 +93,14 @@ TEST(WireTest, UnknownFieldsOfEveryTypeAreSkipped) {
   EXPECT_TRUE(SkipsAll(Message()
                            .Number(100, UINT64_MAX)
                            .Bytes(200, "anything")
-                           .Raw(Varint(300 << 3 | 1)).Raw("12345678")
-                           .Raw(Varint(400 << 3 | 5)).Raw("1234")
-                           .Raw(Varint(500 << 3 | 3)).Number(1, 2).Bytes(3, "in a group").Raw(Varint(500 << 3 | 4))));
+                           .Raw(Varint(300 << 3 | 1))
+                           .Raw("12345678")
+                           .Raw(Varint(400 << 3 | 5))
+                           .Raw("1234")
+                           .Raw(Varint(500 << 3 | 3))
+                           .Number(1, 2)
+                           .Bytes(3, "in a group")
+                           .Raw(Varint(500 << 3 | 4))));
 }
 
 TEST(WireTest, CutFixedFieldsAreRefused) {
@@ -134,10 +141,12 @@ TEST(WireTest, GroupDepthIsBounded) {
 }
 
 TEST(WireTest, Utf8IsToldFromOtherBytes) {
-  for (const std::string_view good : {"", "a", "plain ascii of some length", "häß", "ascii first, then \xF0\x9F\x8D\x80"}) {
+  for (const std::string_view good :
+       {"", "a", "plain ascii of some length", "häß", "ascii first, then \xF0\x9F\x8D\x80"}) {
     EXPECT_TRUE(IsUtf8(good)) << good;
   }
-  for (const std::string_view bad : {"\xFF", "\xC0\x80", "ascii first, then \xE2\x82", "\xED\xA0\x80", "\xF4\x90\x80\x80"}) {
+  for (const std::string_view bad :
+       {"\xFF", "\xC0\x80", "ascii first, then \xE2\x82", "\xED\xA0\x80", "\xF4\x90\x80\x80"}) {
     EXPECT_FALSE(IsUtf8(bad));
   }
 }

@@ -11,6 +11,7 @@ from servers import EXAMPLES, ServerProcess, copy_example, run_script
 CLIENT_ARGUMENTS = {"resnet50": ["8", "4"]}
 EXPECTED = {
     "tensor_add": ["gRPC add_common, float32", "gRPC add_cast, int32", "REST add_common"],
+    "add_sub": ["gRPC add_clip_sub: 10 instances", "gRPC add_often", "REST add_clip_sub"],
     "digits": ["gRPC and REST agree on 360 held-out images"],
     "resnet50": ["8 images, 4 in flight"],
     "pipeline_worker": ["gRPC predict: rounds", "only positive numbers", "gRPC predict_test: 20 rows", "REST predict"],

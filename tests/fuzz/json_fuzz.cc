@@ -44,7 +44,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const TensorView& tensor : outputs) {
       const int64_t count = ElementCount(tensor.shape());
       Require(count >= 0 && tensor.rank <= kMaxRank);
-      Require(IsText(tensor.dtype) ? count == 1 : tensor.bytes == static_cast<uint64_t>(count) * ItemSize(tensor.dtype));
+      Require(IsText(tensor.dtype) ? count == 1
+                                   : tensor.bytes == static_cast<uint64_t>(count) * ItemSize(tensor.dtype));
       if (tensor.rank >= 2 && count == 0 && ElementCount(tensor.shape().first(tensor.rank - 1)) > 1000) {
         return 0;  // a long list of empty lists
       }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mindspore_serving.worker import _mindspore, mindspore_model, way
+from mindspore_serving.worker import _mindspore, kernel_pool, mindspore_model, way
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
 from mindspore_serving.worker.session_library import Session, SessionLibrary, TensorInfo
@@ -461,6 +461,25 @@ def test_the_kernel_pool_can_be_sized(export: Export):
         assert difference(alone.run(values), two.run(values)) == ""
     with pytest.raises(RuntimeError, match=r"kernel_threads.*at most 1024"):
         open_session(model, kernel_threads="1000000")
+
+
+def test_a_tiny_model_is_not_split_among_threads(export: Export, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel_pool, "_largest_choice", 1)
+    model = load_model(export(Mlp(), ((8, 16), np.float32)), with_batch_dim=True, device_type="CPU")
+    assert model.session_options["kernel_threads"] == "1"
+
+
+def test_the_kernel_pool_grows_where_it_pays_and_never_shrinks(export: Export, monkeypatch: pytest.MonkeyPatch):
+    model = load_model(export(Mlp(), ((8, 16), np.float32)), with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    assert model.session_library is not None
+    library = SessionLibrary(model.session_library)
+    options = {key: value for key, value in model.session_options.items() if key != "kernel_threads"}
+    times = iter([1e-3, 0.95e-3, 1e-3, 0.4e-3])
+    monkeypatch.setattr(kernel_pool, "_best_run", lambda *_: next(times))
+    monkeypatch.setattr(kernel_pool, "_largest_choice", 1)
+    choices = [kernel_pool.choose_kernel_threads(library, options, float_inputs(model), 2) for _ in range(3)]
+    assert choices == [1, 2, 2]
+    library.open({**options, "kernel_threads": "1"}).close()
 
 
 def test_two_sessions_of_two_models_run_in_parallel_threads(export: Export, tmp_path: Path):

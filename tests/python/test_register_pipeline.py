@@ -10,6 +10,7 @@ from mindspore_serving.server import register
 from mindspore_serving.server.register import _calls, _registry
 from mindspore_serving.worker import _servable_module
 from mindspore_serving.worker.nested_calls import NestedCalls
+from mindspore_serving.worker.servable_models import ServableModel
 
 HEAD = """
 import numpy as np
@@ -75,7 +76,7 @@ def served(config):
     calls = NestedCalls(worker, registration.servable_name, 3)
     calls.add_method(registration.methods["add"], 5)
     graphs = [SimpleNamespace(inputs=[None], outputs=[None]), SimpleNamespace(inputs=[None] * 2, outputs=[None] * 2)]
-    calls.add_model(registration.model, 0, graphs)
+    calls.add_model(ServableModel(registration.models[0], 0, graphs))
     _calls.set_running(calls)
     yield SimpleNamespace(worker=worker, name=registration.servable_name, model=module.model)
     _calls.set_running(None)

@@ -389,7 +389,7 @@ def method(x):
     return register.call_postprocess(halve, y), x
 """
     )
-    assert registration.model is None
+    assert registration.models == []
     (method,) = registration.methods.values()
     assert [stage.tag for stage in method.stages] == ["Preprocess", "Postprocess"]
     assert refs(method.returns) == [(2, 0), (0, 0)]
@@ -406,7 +406,8 @@ def test_registering_outside_of_a_servable_config_is_refused():
 
 
 def declare(config, arguments):
-    return config(HEAD + f"register.declare_servable({arguments})").model
+    (model,) = config(HEAD + f"register.declare_servable({arguments})").models
+    return model
 
 
 def test_a_declaration_keeps_its_arguments(config):

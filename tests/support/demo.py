@@ -56,7 +56,7 @@ def demonstrate(example: Path) -> None:
         line
         for path in example.glob("serving_logs/*.log")
         for line in path.read_text().splitlines()
-        if ".mindir:" in line
+        if ".mindir is run by" in line
     ]
     print("Server and worker have stopped. What the worker's log said of the model:", *way, sep="\n  ")
 

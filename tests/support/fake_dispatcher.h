@@ -42,7 +42,9 @@ class FakeDispatcher final : public Dispatcher {
     ReplySink* sink = nullptr;
   };
 
-  void AddMethod(const std::string& servable, MethodSignature method) { methods_[servable].push_back(std::move(method)); }
+  void AddMethod(const std::string& servable, MethodSignature method) {
+    methods_[servable].push_back(std::move(method));
+  }
 
   Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) override {
     asked_version = version;

@@ -31,7 +31,7 @@ extern "C" {
 
 /* What a graph's input or output looks like. A dimension of -1 is dynamic. */
 typedef struct MsServingTensorInfo {
-  const char *name; /* may be empty, never NULL */
+  const char* name; /* may be empty, never NULL */
   int32_t dtype;
   int32_t rank; /* 0 to MS_SERVING_SESSION_MAX_RANK, or -1: dynamic rank */
   int64_t dims[MS_SERVING_SESSION_MAX_RANK];
@@ -39,7 +39,7 @@ typedef struct MsServingTensorInfo {
 
 /* A tensor's bytes, C order, no padding between rows. */
 typedef struct MsServingTensor {
-  void *data;
+  void* data;
   uint64_t bytes;
   int32_t dtype;
   int32_t rank;
@@ -47,21 +47,21 @@ typedef struct MsServingTensor {
 } MsServingTensor;
 
 typedef struct MsServingSessionInfo {
-  const MsServingTensorInfo *inputs;
+  const MsServingTensorInfo* inputs;
   size_t inputs_count;
-  const MsServingTensorInfo *outputs;
+  const MsServingTensorInfo* outputs;
   size_t outputs_count;
   /* The sizes of the leading dimension that run() takes, ascending, for a graph compiled for several. Empty: the
    * shapes of `inputs` are the only ones (dimensions of -1 take any size). */
-  const int64_t *batch_sizes;
+  const int64_t* batch_sizes;
   size_t batch_sizes_count;
   /* How the graph is run, for the log and the metrics, e.g. "kernel replay". */
-  const char *way;
+  const char* way;
 } MsServingSessionInfo;
 
 typedef struct MsServingOption {
-  const char *key;
-  const char *value;
+  const char* key;
+  const char* value;
 } MsServingOption;
 
 typedef struct MsServingSession MsServingSession; /* the library's own */
@@ -69,28 +69,28 @@ typedef struct MsServingSession MsServingSession; /* the library's own */
 /* Functions return 0, or another number after a failure that last_error() explains. */
 typedef struct MsServingSessionLibrary {
   uint32_t abi_version; /* MS_SERVING_SESSION_ABI_VERSION of the header it was built with */
-  const char *name;     /* e.g. "mindspore" */
+  const char* name;     /* e.g. "mindspore" */
 
   /* Loads a graph as the options say; which options exist is the library's business (an unknown one is an error).
    * On failure *session is NULL and the reason is written to error (at most error_size bytes, always terminated). */
-  int (*open)(const MsServingOption *options, size_t options_count, MsServingSession **session, char *error,
+  int (*open)(const MsServingOption* options, size_t options_count, MsServingSession** session, char* error,
               size_t error_size);
 
-  const MsServingSessionInfo *(*describe)(const MsServingSession *session);
+  const MsServingSessionInfo* (*describe)(const MsServingSession* session);
 
   /* Runs the graph once. `inputs` has inputs_count tensors whose dtypes and shapes the core has checked against
    * describe(); their data is only read. The session fills `outputs` (outputs_count entries) with tensors that it
    * owns. An output may alias an input. */
-  int (*run)(MsServingSession *session, const MsServingTensor *inputs, MsServingTensor *outputs);
+  int (*run)(MsServingSession* session, const MsServingTensor* inputs, MsServingTensor* outputs);
 
   /* The reason of the session's last failure. */
-  const char *(*last_error)(const MsServingSession *session);
+  const char* (*last_error)(const MsServingSession* session);
 
-  void (*close)(MsServingSession *session);
+  void (*close)(MsServingSession* session);
 } MsServingSessionLibrary;
 
 /* The one exported symbol. The table lives as long as the library. */
-typedef const MsServingSessionLibrary *(*MsServingSessionLibraryFunction)(void);
+typedef const MsServingSessionLibrary* (*MsServingSessionLibraryFunction)(void);
 #define MS_SERVING_SESSION_ENTRY "ms_serving_session_library"
 
 #ifdef __cplusplus

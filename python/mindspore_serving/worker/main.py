@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2 or not argv[1].isdigit():
         print("mindspore_serving.worker is started by the server, not by hand: see start_servables", file=sys.stderr)
         return 2
+    faulthandler.enable()  # a crash in native code leaves the Python stack in the log
     core = cast(Any, load_native("_core"))
     _set_up_logging(core)
     worker: Worker = core.Worker(int(argv[1]))
@@ -99,6 +101,8 @@ def main(argv: list[str]) -> int:
         take_signals()  # MindSpore puts a handler of its own in place of ours when it compiles
         if stop_asked:
             return 0
+        for line in _opening_lines(order, stages.description):
+            print(line, flush=True)
         worker.send_ready(json.dumps(stages.description).encode())
         end = worker.run()
     except ConnectionError as error:
@@ -109,6 +113,19 @@ def main(argv: list[str]) -> int:
     if end == "server gone":
         _leave()  # stages may still be running, and nobody waits for them
     return 0
+
+
+def _opening_lines(order: StartOrder, description: dict[str, Any]) -> list[str]:
+    """What the log of a worker begins with, at every log level: what it serves, and how each model is run."""
+    methods = ", ".join(method["name"] for method in description["methods"])
+    lines = [
+        f"Servable {order.servable_name} version {order.version} on device {order.device_id}, process {os.getpid()}: "
+        f"methods {methods}"
+    ]
+    for model in description["models"]:
+        sizes = f", batch sizes {model['batch_sizes']}" if model["batch_sizes"] else ""
+        lines.append(f"Model {model['file']} is run by {model['way']}{sizes}")
+    return lines
 
 
 def _load(worker: Worker, order: StartOrder) -> ServableStages:

@@ -50,7 +50,8 @@ def load_model(
         device_id: Which of them.
         max_buckets: The most batch sizes to compile it for. 1 and its own are always among them.
         compile_budget_s: Stop adding batch sizes when compiling has taken this much processor time.
-        kernel_threads: Threads among which a kernel may split its work; 0: MindSpore's own choice.
+        kernel_threads: Threads among which a kernel may split its work; 0: what is fastest
+            here, measured.
 
     Raises:
         RuntimeError: The file cannot be served, for the reason told.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mindspore_serving.server.register._registry import Method, ModelDeclaration
+from mindspore_serving.worker.servable_models import ServableModel
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Worker
-    from mindspore_serving.worker.mindspore_model import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,23 @@ class NestedCalls:
         title = f"method '{method.name}' of servable '{self._servable_name}'"
         self._methods[method.name] = _Target(number, len(method.inputs), title)
 
-    def add_model(self, declaration: ModelDeclaration, model: int, loaded: Sequence[LoadedModel]) -> None:
+    def add_model(self, model: ServableModel) -> None:
         """Make a model callable: each sub-graph is a method of one stage that clients do not see.
 
         Args:
-            declaration: What Model objects know of it.
-            model: Its number in the native worker.
-            loaded: Its sub-graphs.
+            model: The model, which is in the native worker already.
         """
-        for subgraph, graph in enumerate(loaded):
+        for subgraph, graph in enumerate(model.subgraphs):
             inputs, outputs = len(graph.inputs), len(graph.outputs)
-            title = f"model '{declaration.files[subgraph]}'"
+            title = f"model '{model.declaration.files[subgraph]}'"
             number = self._worker.add_method(
-                f"@{model}/{subgraph}",
+                f"@{model.number}/{subgraph}",
                 [f"x{i}" for i in range(inputs)],
                 [f"y{i}" for i in range(outputs)],
                 [
                     {
                         "kind": "model",
-                        "target": model,
+                        "target": model.number,
                         "subgraph": subgraph,
                         "inputs": [(0, i) for i in range(inputs)],
                         "outputs": outputs,
@@ -71,7 +69,7 @@ class NestedCalls:
                 [(1, i) for i in range(outputs)],
                 internal=True,
             )
-            self._models[id(declaration), subgraph] = _Target(number, inputs, title)
+            self._models[id(model.declaration), subgraph] = _Target(number, inputs, title)
 
     def run_method(
         self, servable_name: str, method: str, version_number: int, instances: Sequence[tuple[Any, ...]]
@@ -97,7 +95,7 @@ class NestedCalls:
         """Run a sub-graph of a model; the outputs of each instance."""
         target = self._models.get((id(declaration), subgraph))
         if target is None:
-            raise RuntimeError(f"Model '{';'.join(declaration.files)}' is not loaded in this worker")
+            raise RuntimeError(f"Model '{declaration.key}' is not loaded in this worker")
         return self._run(target, instances)
 
     def _run(self, target: _Target, instances: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindspore_serving.server.register import _calls
-from mindspore_serving.server.register._registry import Method, ModelDeclaration, Registration, Stage, StageKind
+from mindspore_serving.server.register._registry import Method, Registration, Stage, StageKind
 from mindspore_serving.worker._stage_runner import StageRunner
 from mindspore_serving.worker.nested_calls import NestedCalls
+from mindspore_serving.worker.servable_models import ServableModel, describe_models, load_models
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Worker
     from mindspore_serving.worker.main import StartOrder
-    from mindspore_serving.worker.mindspore_model import LoadedModel
-    from mindspore_serving.worker.session_library import TensorInfo
 
-logger = logging.getLogger("mindspore_serving.worker")
-
-# A grouped function of a servable whose model takes one instance a run still exists to work on many.
+# A pipeline function of a servable whose model takes one instance a run still exists to work on many.
 _GROUP_WITHOUT_BATCH = 32
+# More instances than this are never in a worker at once: ExecutorOptions of csrc/worker/executor.h.
+_MAX_GROUP = 4096
 _BUILTIN_IDS = {"argmax_cpp": 0}  # enum Builtin of csrc/servable/method_graph.h
 
 
@@ -35,7 +32,7 @@ class ServableStages:
         registration: What the servable_config.py registered.
 
     Raises:
-        RuntimeError: Nothing is registered, the model does not load, or it does not fit the methods.
+        RuntimeError: Nothing is registered, a model does not load, or it does not fit the methods.
     """
 
     def __init__(self, worker: Worker, order: StartOrder, registration: Registration) -> None:
@@ -47,12 +44,7 @@ class ServableStages:
         self._worker = worker
         self._runner = StageRunner(order.servable_directory)
         self._functions: dict[int, int] = {}  # id() of a function: its number in the runner
-        self._model = -1
-        self._group_size = _GROUP_WITHOUT_BATCH
-        self._loaded: list[LoadedModel] = []  # sessions run what these hold
-        if registration.model is not None:
-            self._load_model(order, registration.model)
-            self._check_counts(registration)
+        self._models = load_models(worker, order, registration)
         worker.set_python_stages(self._runner.capsule())
         public = registration.pipelines or registration.methods
         self._add_methods(order, registration, public)
@@ -61,51 +53,8 @@ class ServableStages:
                 {"name": method.name, "inputs": list(method.inputs), "outputs": list(method.outputs)}
                 for method in public.values()
             ],
-            "models": [_describe(loaded) for loaded in self._loaded],
+            "models": describe_models(self._models),
         }
-
-    def _load_model(self, order: StartOrder, model: ModelDeclaration) -> None:
-        files = _model_files(order, model)
-        if model.model_format != "mindir":
-            raise RuntimeError(
-                f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
-                f"'{order.servable_name}': this build has no session library for the format '{model.model_format}'; "
-                "export the model as MindIR"
-            )
-        from mindspore_serving.worker.mindspore_model import load_model  # MindSpore only for servables with a model
-
-        if model.options is not None:
-            logger.warning("%s of declare_servable have no effect on this device", model.options)
-        sessions = []
-        for file in files:
-            loaded = load_model(
-                str(file),
-                with_batch_dim=model.with_batch_dim,
-                without_batch_dim_inputs=model.without_batch_dim_inputs,
-                dec_key=order.dec_key,
-                dec_mode=order.dec_mode,
-                device_type=order.device_type,
-                device_id=order.device_id,
-            )
-            self._loaded.append(loaded)
-            sessions.append(_open_session(self._worker, loaded))
-        largest = max(loaded.batch_size for loaded in self._loaded)
-        if largest > 1:
-            self._group_size = largest
-        without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
-        self._model = self._worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
-
-    def _check_counts(self, registration: Registration) -> None:
-        for subgraph, counts in registration.model_counts.items():
-            loaded = self._loaded[subgraph]
-            actual_counts = (len(loaded.inputs), len(loaded.outputs))
-            for what, used, actual in zip(("inputs", "outputs"), counts, actual_counts, strict=True):
-                if used != actual:
-                    raise RuntimeError(
-                        f"The {what} count {used} with which call_servable is used in the methods of servable "
-                        f"'{registration.servable_name}' is not equal to the count {actual} of the model's {what} "
-                        f"(subgraph {subgraph})"
-                    )
 
     def _add_methods(self, order: StartOrder, registration: Registration, public: dict[str, Method]) -> None:
         calls = NestedCalls(self._worker, order.servable_name, order.version)
@@ -115,8 +64,8 @@ class ServableStages:
             numbers = {name: self._add_method(method, internal=True) for name, method in registration.methods.items()}
         for name, method in registration.methods.items():
             calls.add_method(method, numbers[name])
-        if registration.model is not None and self._functions:
-            calls.add_model(registration.model, self._model, self._loaded)
+        for model in self._models if self._functions else ():
+            calls.add_model(model)
         _calls.set_running(calls)
 
     def _add_method(self, method: Method, internal: bool = False) -> int:
@@ -124,12 +73,12 @@ class ServableStages:
             method.name,
             list(method.inputs),
             list(method.outputs),
-            [self._native_stage(stage) for stage in method.stages],
+            [self._native_stage(method, stage) for stage in method.stages],
             [(ref.stage, ref.index) for ref in method.returns],
             internal=internal,
         )
 
-    def _native_stage(self, stage: Stage) -> dict[str, Any]:
+    def _native_stage(self, method: Method, stage: Stage) -> dict[str, Any]:
         native: dict[str, Any] = {
             "kind": stage.kind.value,
             "subgraph": stage.subgraph,
@@ -137,9 +86,10 @@ class ServableStages:
             "outputs": stage.outputs,
             "batch_size": 0,
             "tag": stage.tag,
+            "failure": stage.failure,
         }
         if stage.kind is StageKind.MODEL:
-            native["target"] = self._model
+            native["target"] = self._models[stage.model].number
         elif stage.kind is StageKind.BUILTIN:
             native["target"] = _BUILTIN_IDS[stage.builtin]
         else:
@@ -149,53 +99,27 @@ class ServableStages:
                 self._functions[key] = self._runner.add(stage.function)
             native["target"] = self._functions[key]
             if stage.grouped:
-                native["batch_size"] = self._group_size
+                native["batch_size"] = group_size(method, stage, self._models)
             if stage.alone:
                 native["at_once"] = 1
         return native
 
 
-def _open_session(worker: Worker, loaded: LoadedModel) -> int:
-    if loaded.session_library is not None:
-        return worker.open_session(str(loaded.session_library), loaded.session_options)
-    return worker.add_python_session(
-        [_native_info(info) for info in loaded.inputs],
-        [_native_info(info) for info in loaded.outputs],
-        loaded.batch_sizes,
-        loaded.python_run,
-        loaded.way,
-    )
+def group_size(method: Method, stage: Stage, models: Sequence[ServableModel]) -> int:
+    """The most instances that a call of a grouped stage's function gets.
 
-
-def _native_info(info: TensorInfo) -> tuple[str, int, list[int] | None]:
-    return info.name, info.dtype, None if info.dims is None else list(info.dims)
-
-
-def _describe(loaded: LoadedModel) -> dict[str, Any]:
-    def describe(infos: Sequence[TensorInfo]) -> list[dict[str, Any]]:
-        return [{"name": info.name, "dtype": info.dtype, "dims": info.dims} for info in infos]
-
-    return {
-        "file": os.path.basename(loaded.model_file),
-        "way": loaded.way,
-        "batch_sizes": loaded.batch_sizes,
-        "inputs": describe(loaded.inputs),
-        "outputs": describe(loaded.outputs),
-    }
-
-
-def _model_files(order: StartOrder, model: ModelDeclaration) -> Sequence[Path]:
-    if order.version_directory is None:
-        raise RuntimeError(
-            f"There is no valid version of servable '{order.servable_name}': "
-            f"'{os.path.join(order.servable_directory, order.servable_name)}' has no directory named by a number, "
-            "from 1, with the model's files in it"
-        )
-    files = [Path(order.version_directory, file) for file in model.files]
-    for file in files:
-        if not file.is_file():
-            raise RuntimeError(
-                f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
-                f"'{order.servable_name}': the model file '{file}' does not exist"
-            )
-    return files
+    Args:
+        method: The stage's method.
+        stage: A stage whose function takes a tuple of instances.
+        models: The servable's models.
+    """
+    if stage.batch_size is None:
+        largest = max((model.fixed_batch for model in models), default=0)
+        return largest if largest > 1 else _GROUP_WITHOUT_BATCH
+    if stage.batch_size > 0:
+        return min(stage.batch_size, _MAX_GROUP)
+    batches = [models[other.model].max_batch for other in method.stages if other.kind is StageKind.MODEL]
+    if not batches:
+        return 1
+    reads_inputs_alone = all(ref.stage == 0 for ref in stage.inputs)
+    return min(batches) if reads_inputs_alone else max(batches)

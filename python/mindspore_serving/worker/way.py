@@ -16,6 +16,7 @@ import numpy as np
 import mindspore_serving
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
+from mindspore_serving.worker.kernel_pool import choose_kernel_threads
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
 from mindspore_serving.worker.session_library import (
@@ -82,8 +83,11 @@ def choose_way(model: LoadedModel, signature: MindIR, device: str, stateful: boo
                 options["kernel_threads"] = str(kernel_threads)
             problem = _try_session(model, library[1], options, trial, state)
             if not problem:
+                options = {"phases": model.phases, **options}
+                if kernel_threads == 0 and device == "CPU" and not stateful:
+                    options["kernel_threads"] = str(choose_kernel_threads(library[1], options, trial.inputs))
                 model.session_library = library[0]
-                model.session_options = {"phases": model.phases, **options}
+                model.session_options = options
                 _name_outputs(model, signature)
                 return
             logger.warning("%s: cannot be run as '%s': %s", model.model_file, way, problem)

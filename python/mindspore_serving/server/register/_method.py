@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from mindspore_serving.server import _checks
+from mindspore_serving.server.register._body import (
+    BUILTINS,
+    MethodBody,
+    check_accepts,
+    check_arity,
+    check_counts,
+    check_grouping,
+    current_body,
+    find_function,
+    name_of,
+    require_body,
+)
 from mindspore_serving.server.register._registry import (
     Method,
     Registration,
@@ -19,31 +30,17 @@ from mindspore_serving.server.register._trace import StageResult, Trace
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_BUILTINS = {"argmax_cpp": 1}  # name: number of inputs
 _ORDER = ("call_preprocess", "call_servable", "call_postprocess")
 _TAGS = {"call_preprocess": "Preprocess", "call_servable": "Predict", "call_postprocess": "Postprocess"}
-
-
-class _Body:
-    """A method's body while it is traced."""
-
-    def __init__(self, registration: Registration, trace: Trace) -> None:
-        self.registration = registration
-        self.trace = trace
-        self.called: list[str] = []  # of _ORDER
-
-
-_body: ContextVar[_Body | None] = ContextVar("traced method body", default=None)
 
 
 def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable[[_Function], _Function]:
     """Decorate a function to make it a method of the servable that clients can call.
 
     The function's name is the method's name and its parameters are the names of the method's inputs. Its body runs
-    once, here, with placeholders: it hands them to `call_preprocess`, `call_servable` and `call_postprocess` and
-    returns placeholders, one for each output name. Placeholders have no values yet, so the body cannot compute with
-    them or branch on them. In a servable with a model every method calls `call_servable` once; a servable without one
-    consists of Python functions alone.
+    once, here, with placeholders: it hands them to `add_stage`, or to `call_preprocess`, `call_servable` and
+    `call_postprocess`, and returns placeholders, one for each output name. Placeholders have no values yet, so the
+    body cannot compute with them or branch on them. A servable without a model consists of Python functions alone.
 
     Args:
         output_names (Union[str, tuple[str], list[str]]): The names of the method's outputs.
@@ -173,16 +170,22 @@ def call_servable(*args: Any, subgraph: int = 0) -> Any:
     """
     body = _enter("call_servable")
     _checks.check_int("subgraph", subgraph)
-    model = body.registration.model
-    if model is None:
+    models = body.registration.models
+    if not models:
         raise RuntimeError(
             f"RegisterInputOutputInfo failed, cannot find servable '{body.registration.servable_name}': there is no "
             "model declared. Call declare_servable before register_method"
         )
+    if len(models) > 1:
+        raise RuntimeError(
+            f"There are {len(models)} models declared ({', '.join(repr(model.key) for model in models)}), and "
+            "call_servable does not say which to run: use add_stage(model, ...) for all stages of the method"
+        )
+    model = models[0]
     if subgraph >= len(model.files):
         raise RuntimeError(
             f"Parameter 'subgraph' should be less than {len(model.files)}, the number of files given to "
-            f"declare_servable, but {subgraph} was given"
+            f"{model.declared_by}, but {subgraph} was given"
         )
     if not args:
         raise RuntimeError("call_servable needs the model's inputs, but none was given")
@@ -276,46 +279,38 @@ def _trace_method(
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
 ) -> Method:
-    if _body.get() is not None:
+    if current_body.get() is not None:
         raise RuntimeError(f"Method '{name}' should not be registered inside the body of another method")
     trace = Trace(name, inputs)
-    body = _Body(registration, trace)
-    token = _body.set(body)
+    body = MethodBody(registration, trace)
+    token = current_body.set(body)
     try:
         result = function(*trace.inputs)
         returns = trace.read_returns(result, outputs)
     finally:
-        _body.reset(token)
-    if registration.model is not None and "call_servable" not in body.called:
+        current_body.reset(token)
+    if _needs_call_servable(body):
         raise RuntimeError(f"Method '{name}' should call call_servable once, but it does not")
     for stage in trace.stages:
         if not stage.outputs:
             raise RuntimeError(f"The result of {stage.title} in method '{name}' is not used")
-        _check_counts(registration, stage)
+        check_counts(registration, stage)
     return Method(name, inputs, outputs, tuple(trace.stages), returns)
 
 
-def _check_counts(registration: Registration, stage: Stage) -> None:
-    """A function or sub-graph has the same number of inputs and outputs wherever it is used."""
-    counts = (len(stage.inputs), stage.outputs)
-    if stage.kind is StageKind.MODEL:
-        known = registration.model_counts.setdefault(stage.subgraph, counts)
-        phrase = "not match old count"
-    elif stage.function is not None:
-        known = registration.function_counts.setdefault(id(stage.function), counts)
-        phrase = "not match last registered count"
-    else:
-        return
-    for what, now, before in zip(("inputs", "outputs"), counts, known, strict=True):
-        if now != before:
-            raise RuntimeError(f"The {what} count {now} of {stage.title} does {phrase} {before}")
+def _needs_call_servable(body: MethodBody) -> bool:
+    if body.adds_stages or "call_servable" in body.called:
+        return False
+    models = body.registration.models
+    # A method without any stage is fine beside models of declare_model.
+    return bool(models) if body.called else any(model.declared_by == "declare_servable" for model in models)
 
 
-def _enter(step: str) -> _Body:
+def _enter(step: str) -> MethodBody:
     """Check that `step` may be called now."""
-    body = _body.get()
-    if body is None:
-        raise RuntimeError(f"{step} should be called in the body of a function decorated with register_method")
+    body = require_body(step)
+    if body.adds_stages:
+        body.refuse_mix(step)
     if step in body.called:
         raise RuntimeError(
             f"{step} or its pipeline form should not be invoked more than once in method '{body.trace.method_name}'"
@@ -323,7 +318,7 @@ def _enter(step: str) -> _Body:
     for later in _ORDER[_ORDER.index(step) + 1 :]:
         if later in body.called:
             raise RuntimeError(f"{later} should be invoked after {step} in method '{body.trace.method_name}'")
-    if step == "call_postprocess" and body.registration.model is not None and "call_servable" not in body.called:
+    if step == "call_postprocess" and body.registration.models and "call_servable" not in body.called:
         raise RuntimeError(
             f"call_postprocess should be invoked after call_servable in method '{body.trace.method_name}'"
         )
@@ -337,47 +332,20 @@ def _call_python(step: str, parameter: str, function: object, args: tuple[Any, .
     tag = _TAGS[step]
     if isinstance(function, str):
         _checks.check_str(parameter, function)
-        if step == "call_postprocess" and not grouped and function in _BUILTINS:
+        if step == "call_postprocess" and not grouped and function in BUILTINS:
             title = f"{call}('{function}')"
-            _check_arity(title, _BUILTINS[function], len(args))
+            check_arity(title, BUILTINS[function], len(args))
             inputs = body.trace.read(args, title)
             return body.trace.add(Stage(StageKind.BUILTIN, title, inputs, builtin=function, outputs=1, tag=tag))
-        function = _find_function(body.registration, function, call)
+        function = find_function(body.registration, function, call, builtins=call == "call_postprocess")
     if not callable(function):
         raise RuntimeError(
             f"Parameter '{parameter}' should be function or str, but a {type(function).__name__} was given"
         )
-    name = getattr(function, "__name__", type(function).__name__)
+    name = name_of(function)
     title = f"{call}({name})"
-    _check_accepts(title, function, 1 if grouped else len(args), grouped)
+    check_accepts(title, function, 1 if grouped else len(args), grouped)
+    check_grouping(body.registration, title, function, grouped)
     inputs = body.trace.read(args, title)
     body.registration.functions[f"{body.registration.servable_name}.{name}"] = function
     return body.trace.add(Stage(StageKind.PYTHON, title, inputs, function=function, grouped=grouped, tag=tag))
-
-
-def _find_function(registration: Registration, name: str, call: str) -> Callable[..., Any]:
-    function = registration.functions.get(name)
-    if function is None:
-        known = ", ".join([*registration.functions, *(_BUILTINS if call == "call_postprocess" else ())])
-        raise RuntimeError(f"{call} does not know a function named '{name}'; known are: {known or 'none'}")
-    return function
-
-
-def _check_arity(title: str, expected: int, given: int) -> None:
-    if expected != given:
-        raise RuntimeError(f"The function of {title} takes {expected} input(s), but {given} are given")
-
-
-def _check_accepts(title: str, function: Callable[..., Any], count: int, grouped: bool) -> None:
-    """The function can be called with `count` positional arguments."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return  # some native functions do not tell
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        given = "a tuple of instances is given" if grouped else f"{count} are given"
-        raise RuntimeError(
-            f"The function of {title} takes {len(signature.parameters)} input(s), {signature}, but {given}"
-        ) from None

@@ -10,20 +10,25 @@ from mindspore_serving.server.register._registry import ModelDeclaration
 
 
 class Model:
-    """A model that was declared.
+    """A declared model, as `declare_model` and `declare_servable` return it: a stage for `add_stage`, and callable from
+    the servable's Python functions.
+
+    Attributes:
+        model_key (str): The names of the model's files, joined by ";".
 
     Examples:
         >>> from mindspore_serving.server import register
-        >>> model = register.declare_servable(servable_file="tensor_add.mindir", model_format="MindIR")
+        >>> model = register.declare_model(model_file="tensor_add.mindir", model_format="MindIR")
         >>> def add_three(x1, x2, x3):
         ...     return model.call(model.call(x1, x2), x3)
     """
 
     def __init__(self, declaration: ModelDeclaration) -> None:
+        self.model_key = declaration.key
         self._declaration = declaration
 
     def __repr__(self) -> str:
-        return f"<Model {';'.join(self._declaration.files)}>"
+        return f"Model('{self.model_key}')"
 
     def call(self, *args: Any, subgraph: int = 0) -> Any:
         """Run the model, from a Python function that the running servable has called.

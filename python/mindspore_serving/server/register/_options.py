@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from mindspore_serving.server import _checks
 
 
-class _Options:
+class DeviceOptions:
     """Keyword options, each a non-empty str, some from a fixed list of values."""
 
     _allowed: ClassVar[dict[str, tuple[str, ...] | None]] = {}  # None: any value
@@ -28,7 +28,7 @@ class _Options:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.values.items())})"
 
 
-class AclOptions(_Options):
+class AclOptions(DeviceOptions):
     """Options of a model that runs on Ascend.
 
     Args:
@@ -61,7 +61,7 @@ class AclOptions(_Options):
     }
 
 
-class GpuOptions(_Options):
+class GpuOptions(DeviceOptions):
     """Options of a model that runs on a GPU.
 
     Args:

@@ -37,11 +37,14 @@ class Stage:
     inputs: tuple[ValueRef, ...]
     function: Callable[..., Any] | None = None
     builtin: str = ""
+    model: int = 0  # which of Registration.models
     subgraph: int = 0
     outputs: int = 0  # 0 until a use in the method's body has fixed it
     grouped: bool = False  # the function takes a tuple of instances
     alone: bool = False  # the worker hands over one instance at a time, and answers it before the next
+    batch_size: int | None = None  # of a grouped stage: the most instances of a call; 0: add_stage's own rule
     tag: str = ""
+    failure: str = ""  # what a failure's text begins with; "": made of the tag
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,21 @@ class Method:
 
 @dataclass(frozen=True)
 class ModelDeclaration:
-    """The arguments of declare_servable, checked."""
+    """The arguments of declare_model or declare_servable, checked."""
 
+    declared_by: str  # the function's name
     files: tuple[str, ...]
     model_format: str  # "mindir" or "om"
     with_batch_dim: bool
     options: Any  # AclOptions, GpuOptions, dict of str to str, or None
     without_batch_dim_inputs: tuple[int, ...]
+    context: Any = None  # Context or None
+    config_file: str | None = None  # an absolute path
+
+    @property
+    def key(self) -> str:
+        """What messages call the model."""
+        return ";".join(self.files)
 
 
 @dataclass
@@ -71,12 +82,15 @@ class Registration:
     """Everything of one servable."""
 
     directory: str
-    model: ModelDeclaration | None = None
+    models: list[ModelDeclaration] = field(default_factory=list)
     methods: dict[str, Method] = field(default_factory=dict)
     pipelines: dict[str, Method] = field(default_factory=dict)  # if there are any, clients see them and no methods
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)  # by name, for use as a string
     function_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by id(): inputs, outputs
-    model_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by subgraph: inputs, outputs
+    # By id(): the function itself, which keeps the number its own, and whether it takes a tuple of instances.
+    function_grouped: dict[int, tuple[Callable[..., Any], bool]] = field(default_factory=dict)
+    # By model and subgraph: inputs, outputs.
+    model_counts: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     @property
     def servable_name(self) -> str:

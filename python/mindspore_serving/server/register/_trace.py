@@ -10,7 +10,10 @@ from typing import Any, NoReturn
 
 from mindspore_serving.server.register._registry import Stage, ValueRef
 
-_HINT = "The method's body only says how data flows; compute in a function given to call_preprocess or call_postprocess"
+_HINT = (
+    "The method's body only says how data flows; compute in a function given to add_stage, call_preprocess or "
+    "call_postprocess"
+)
 
 
 class Placeholder:
@@ -82,9 +85,19 @@ class Trace:
         self.inputs = [InputValue(self, ValueRef(0, i), f"input '{name}'") for i, name in enumerate(inputs)]
 
     def add(self, stage: Stage) -> StageResult:
-        """Record a stage."""
+        """Record a stage. How its result is used says how many outputs it has."""
         self.stages.append(stage)
         return StageResult(self, len(self.stages), stage)
+
+    def add_counted(self, stage: Stage) -> InputValue | tuple[InputValue, ...]:
+        """Record a stage with a known number of outputs; one output comes bare."""
+        self.stages.append(stage)
+        number = len(self.stages)
+        values = tuple(
+            InputValue(self, ValueRef(number, index), f"output {index} of {stage.title}")
+            for index in range(stage.outputs)
+        )
+        return values[0] if len(values) == 1 else values
 
     def read(self, values: tuple[object, ...], reader: str) -> tuple[ValueRef, ...]:
         """The references of placeholders that are each used as one value.

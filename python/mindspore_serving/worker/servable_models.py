@@ -1,0 +1,180 @@
+"""From the models that a servable_config.py declared to models of the native worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindspore_serving.server.register._registry import ModelDeclaration, Registration
+
+if TYPE_CHECKING:
+    from mindspore_serving._core import Worker
+    from mindspore_serving.worker.main import StartOrder
+    from mindspore_serving.worker.mindspore_model import LoadedModel
+    from mindspore_serving.worker.session_library import TensorInfo
+
+logger = logging.getLogger("mindspore_serving.worker")
+
+# Rows of a run of a model whose batch dimension is dynamic: kDefaultDynamicBatch of csrc/worker/model_graph.h.
+_DYNAMIC_BATCH = 64
+
+
+@dataclass
+class ServableModel:
+    """A declared model, loaded and added to the native worker. Keep it as long as the worker runs.
+
+    Attributes:
+        declaration: What the user said of it.
+        number: A stage's `target`.
+        subgraphs: One for each of its files.
+    """
+
+    declaration: ModelDeclaration
+    number: int
+    subgraphs: list[LoadedModel]
+
+    @property
+    def fixed_batch(self) -> int:
+        """The rows of a run; 0: it has no batch dimension; -1: any number."""
+        return max(loaded.batch_size for loaded in self.subgraphs)
+
+    @property
+    def max_batch(self) -> int:
+        """The most instances of a run, at least 1."""
+        return _DYNAMIC_BATCH if self.fixed_batch < 0 else max(self.fixed_batch, 1)
+
+
+def load_models(worker: Worker, order: StartOrder, registration: Registration) -> list[ServableModel]:
+    """Load every declared model, in the order of their declarations.
+
+    Args:
+        worker: The native worker.
+        order: What to load.
+        registration: What the servable_config.py registered.
+
+    Raises:
+        RuntimeError: A model does not load, or does not fit the methods.
+    """
+    threads = max((model.context.thread_num or 0 for model in registration.models if model.context), default=0)
+    models = [_load_model(worker, order, declaration, threads) for declaration in registration.models]
+    _check_counts(registration, models)
+    return models
+
+
+def describe_models(models: Iterable[ServableModel]) -> list[dict[str, Any]]:
+    """What the server is told of the models, one entry for each file."""
+    return [_describe(loaded) for model in models for loaded in model.subgraphs]
+
+
+def _load_model(worker: Worker, order: StartOrder, model: ModelDeclaration, threads: int) -> ServableModel:
+    files = _model_files(order, model)
+    if model.model_format != "mindir":
+        raise RuntimeError(
+            f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
+            f"'{order.servable_name}': this build has no session library for the format '{model.model_format}'; "
+            "export the model as MindIR"
+        )
+    from mindspore_serving.worker.mindspore_model import load_model  # MindSpore only for servables with a model
+
+    for text in _without_effect(model):
+        logger.warning("%s of %s for model '%s' has no effect on this device", text, model.declared_by, model.key)
+    loaded = [
+        load_model(
+            str(file),
+            with_batch_dim=model.with_batch_dim,
+            without_batch_dim_inputs=model.without_batch_dim_inputs,
+            dec_key=order.dec_key,
+            dec_mode=order.dec_mode,
+            device_type=order.device_type,
+            device_id=order.device_id,
+            kernel_threads=threads,
+        )
+        for file in files
+    ]
+    sessions = [_open_session(worker, one) for one in loaded]
+    without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
+    largest = max(one.batch_size for one in loaded)
+    number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
+    return ServableModel(model, number, loaded)
+
+
+def _without_effect(model: ModelDeclaration) -> list[str]:
+    """What was declared that the session library has no use for."""
+    context = model.context
+    if context is None:
+        given = [] if model.options is None else [repr(model.options)]
+    else:
+        given = [repr(info) for info in context.device_infos.values() if info.values]
+        if context.thread_affinity_core_list is not None:
+            given.append(f"thread_affinity_core_list={context.thread_affinity_core_list}")
+        if context.enable_parallel is not None:
+            given.append(f"enable_parallel={context.enable_parallel}")
+        if model.options is not None:
+            given.append(f"{model.options!r}, beside a context,")
+    if model.config_file is not None:
+        given.append(f"config_file '{model.config_file}'")
+    return given
+
+
+def _check_counts(registration: Registration, models: Sequence[ServableModel]) -> None:
+    for (number, subgraph), counts in registration.model_counts.items():
+        model = models[number]
+        loaded = model.subgraphs[subgraph]
+        actual_counts = (len(loaded.inputs), len(loaded.outputs))
+        for what, used, actual in zip(("inputs", "outputs"), counts, actual_counts, strict=True):
+            if used != actual:
+                raise RuntimeError(
+                    f"The {what} count {used} with which model '{model.declaration.key}' is used in the methods of "
+                    f"servable '{registration.servable_name}' is not equal to the count {actual} of the model's "
+                    f"{what} (subgraph {subgraph})"
+                )
+
+
+def _open_session(worker: Worker, loaded: LoadedModel) -> int:
+    if loaded.session_library is not None:
+        return worker.open_session(str(loaded.session_library), loaded.session_options)
+    return worker.add_python_session(
+        [_native_info(info) for info in loaded.inputs],
+        [_native_info(info) for info in loaded.outputs],
+        loaded.batch_sizes,
+        loaded.python_run,
+        loaded.way,
+    )
+
+
+def _native_info(info: TensorInfo) -> tuple[str, int, list[int] | None]:
+    return info.name, info.dtype, None if info.dims is None else list(info.dims)
+
+
+def _describe(loaded: LoadedModel) -> dict[str, Any]:
+    def describe(infos: Sequence[TensorInfo]) -> list[dict[str, Any]]:
+        return [{"name": info.name, "dtype": info.dtype, "dims": info.dims} for info in infos]
+
+    return {
+        "file": os.path.basename(loaded.model_file),
+        "way": loaded.way,
+        "batch_sizes": loaded.batch_sizes,
+        "inputs": describe(loaded.inputs),
+        "outputs": describe(loaded.outputs),
+    }
+
+
+def _model_files(order: StartOrder, model: ModelDeclaration) -> Sequence[Path]:
+    if order.version_directory is None:
+        raise RuntimeError(
+            f"There is no valid version of servable '{order.servable_name}': "
+            f"'{os.path.join(order.servable_directory, order.servable_name)}' has no directory named by a number, "
+            "from 1, with the model's files in it"
+        )
+    files = [Path(order.version_directory, file) for file in model.files]
+    for file in files:
+        if not file.is_file():
+            raise RuntimeError(
+                f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
+                f"'{order.servable_name}': the model file '{file}' does not exist"
+            )
+    return files

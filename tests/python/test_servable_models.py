@@ -1,0 +1,138 @@
+"""Loading the models of a servable: what each is loaded with, and what is told of that which has no effect."""
+
+import logging
+
+import pytest
+
+from mindspore_serving.server import register
+from mindspore_serving.server.register._registry import ModelDeclaration, Registration
+from mindspore_serving.worker import mindspore_model, servable_models
+from mindspore_serving.worker.loaded_model import LoadedModel
+from mindspore_serving.worker.main import StartOrder
+from mindspore_serving.worker.session_library import TensorInfo
+
+
+class RecordingWorker:
+    """The native worker's part of loading: numbers for what it is given."""
+
+    def __init__(self):
+        self.sessions = []
+        self.models = []
+
+    def add_python_session(self, inputs, outputs, batch_sizes, run, way):
+        self.sessions.append(batch_sizes)
+        return len(self.sessions) - 1
+
+    def add_model(self, sessions, with_batch_dim, without_batch_dim_inputs, batch_size):
+        self.models.append((sessions, with_batch_dim, without_batch_dim_inputs, batch_size))
+        return 10 + len(self.models)
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads declarations whose files exist; returns the worker, the models and what each file was loaded with."""
+    loads = []
+
+    def load_model(file, **kwargs):
+        loads.append((file.rpartition("/")[2], kwargs))
+        size = 8 if kwargs["with_batch_dim"] else 0
+        info = TensorInfo("x", 11, (2,))
+        return LoadedModel(file, [info], [info], batch_size=size, batch_sizes=[size] if size else [])
+
+    monkeypatch.setattr(mindspore_model, "load_model", load_model)
+
+    def run(*declarations, counts=None, version_directory=tmp_path):
+        for declaration in declarations:
+            for file in declaration.files:
+                if not file.startswith("missing"):
+                    (tmp_path / file).touch()
+        registration = Registration("/somewhere/calc", models=list(declarations), model_counts=counts or {})
+        order = StartOrder(
+            "/somewhere", "calc", 1, None if version_directory is None else str(version_directory), 0, None, b"k", "m"
+        )
+        worker = RecordingWorker()
+        return worker, servable_models.load_models(worker, order, registration), loads
+
+    return run
+
+
+def declaration(*files, with_batch_dim=True, **kwargs):
+    arguments = {"model_format": "mindir", "options": None, "without_batch_dim_inputs": (), **kwargs}
+    return ModelDeclaration(declared_by="declare_model", files=files, with_batch_dim=with_batch_dim, **arguments)
+
+
+def test_every_file_becomes_a_session_and_every_declaration_a_model(load):
+    worker, models, loads = load(
+        declaration("a.mindir", "b.mindir", without_batch_dim_inputs=(1,)),
+        declaration("c.mindir", with_batch_dim=False, without_batch_dim_inputs=(1,)),
+    )
+    assert worker.models == [([0, 1], True, [1], 8), ([2], False, [], 0)]
+    assert [(model.number, model.fixed_batch, model.max_batch) for model in models] == [(11, 8, 8), (12, 0, 1)]
+    assert [file for file, _ in loads] == ["a.mindir", "b.mindir", "c.mindir"]
+    assert {kwargs["dec_key"] for _, kwargs in loads} == {b"k"}
+    assert [entry["file"] for entry in servable_models.describe_models(models)] == ["a.mindir", "b.mindir", "c.mindir"]
+
+
+def test_the_largest_thread_num_counts_for_all_models(load):
+    _, _, loads = load(
+        declaration("a.mindir", context=register.Context(thread_num=2)),
+        declaration("b.mindir"),
+        declaration("c.mindir", context=register.Context(thread_num=3)),
+        declaration("d.mindir", context=register.Context()),
+    )
+    assert [kwargs["kernel_threads"] for _, kwargs in loads] == [3, 3, 3, 3]
+
+
+def test_without_a_thread_num_the_number_is_measured(load):
+    _, _, loads = load(declaration("a.mindir", context=register.Context()), declaration("b.mindir"))
+    assert [kwargs["kernel_threads"] for _, kwargs in loads] == [0, 0]
+
+
+def test_what_has_no_effect_is_logged(load, caplog):
+    context = register.Context(thread_num=1, thread_affinity_core_list=(2,), enable_parallel=False)
+    context.append_device_info(register.GPUDeviceInfo(precision_mode="fp16"))
+    context.append_device_info(register.CPUDeviceInfo())
+    options = register.AclOptions(output_type="FP16")
+    with caplog.at_level(logging.WARNING):
+        load(
+            declaration("a.mindir", context=context, config_file="/somewhere/mixed.cfg"),
+            declaration("b.mindir", options=options),
+            declaration("c.mindir", options=options, context=register.Context(thread_num=1)),
+            declaration("d.mindir"),
+        )
+    end = "has no effect on this device"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"GPUDeviceInfo(precision_mode='fp16') of declare_model for model 'a.mindir' {end}",
+        f"thread_affinity_core_list=(2,) of declare_model for model 'a.mindir' {end}",
+        f"enable_parallel=False of declare_model for model 'a.mindir' {end}",
+        f"config_file '/somewhere/mixed.cfg' of declare_model for model 'a.mindir' {end}",
+        f"AclOptions(output_type='FP16') of declare_model for model 'b.mindir' {end}",
+        f"AclOptions(output_type='FP16'), beside a context, of declare_model for model 'c.mindir' {end}",
+    ]
+
+
+def test_counts_that_do_not_fit_name_the_model_and_the_subgraph(load):
+    with pytest.raises(
+        RuntimeError,
+        match=r"The inputs count 2 with which model 'b.mindir;c.mindir' is used in the methods of servable 'calc' is "
+        r"not equal to the count 1 of the model's inputs \(subgraph 1\)",
+    ):
+        load(declaration("a.mindir"), declaration("b.mindir", "c.mindir"), counts={(0, 0): (1, 1), (1, 1): (2, 1)})
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (declaration("missing.mindir"), "the model file '.*/missing.mindir' does not exist"),
+        (declaration("a.om", model_format="om"), "this build has no session library for the format 'om'; export"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_refused(load, made, message):
+    with pytest.raises(RuntimeError, match=f"Load model failed, servable directory: '/somewhere'.*: {message}"):
+        load(declaration("first.mindir"), made)
+
+
+def test_models_need_a_version_directory_and_no_models_need_none(load):
+    with pytest.raises(RuntimeError, match="There is no valid version of servable 'calc'"):
+        load(declaration("a.mindir"), version_directory=None)
+    assert load(version_directory=None)[1] == []
