@@ -180,7 +180,7 @@ class H2Client {
   }
 
   // Runs the connection until `done`. False: not in time, or the connection has ended. Looks once even without time.
-  bool RunUntil(const std::function<bool()>& done, int timeout_ms = 10'000) {
+  bool RunUntil(const std::function<bool()>& done, int timeout_ms = 120'000) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
     for (bool last = false; !done(); last = std::chrono::steady_clock::now() >= until) {
       if (ended || last) {
