@@ -124,7 +124,7 @@ def main() -> int:
     }
     with Targets(makers) as targets:
         cases: list[Case] = [
-            *lifecycle.cases(WORK, env, lambda: targets.get("serving")),
+            *lifecycle.cases(WORK, env),
             *ceilings.cases(servables),
             *serving.cases(),
         ]

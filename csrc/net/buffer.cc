@@ -1,5 +1,6 @@
 #include "net/buffer.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -117,6 +118,7 @@ Buffer BufferPool::Acquire(size_t capacity) {
     buffer.data_ = list.back();
     list.pop_back();
     idle_bytes_ -= class_capacity;
+    least_idle_[size_class] = std::min(least_idle_[size_class], list.size());
   }
   buffer.capacity_ = class_capacity;
   return buffer;
@@ -130,6 +132,21 @@ void BufferPool::GiveBack(uint8_t* data, size_t capacity) {
   }
   idle_[size_class].push_back(data);
   idle_bytes_ += capacity;
+}
+
+size_t BufferPool::FreeUnused() {
+  size_t freed = 0;
+  for (size_t size_class = 0; size_class < kClasses; ++size_class) {
+    auto& list = idle_[size_class];
+    // The last ones in are the first ones out: the unused are at the front.
+    const size_t unused = std::min(least_idle_[size_class], list.size());
+    std::for_each(list.begin(), list.begin() + static_cast<ptrdiff_t>(unused), std::free);
+    list.erase(list.begin(), list.begin() + static_cast<ptrdiff_t>(unused));
+    freed += unused << (size_class + kSmallestClassBits);
+    least_idle_[size_class] = list.size();
+  }
+  idle_bytes_ -= freed;
+  return freed;
 }
 
 size_t OutgoingBody::TotalSize() const {

@@ -78,6 +78,8 @@ class BufferPool {
   // An empty buffer with at least this capacity.
   Buffer Acquire(size_t capacity);
   size_t idle_bytes() const { return idle_bytes_; }
+  // Frees the buffers that nobody has needed since the last call; returns their bytes. Call it now and then.
+  size_t FreeUnused();
 
  private:
   friend class Buffer;
@@ -86,6 +88,7 @@ class BufferPool {
 
   static constexpr size_t kClasses = 32;
   std::vector<uint8_t*> idle_[kClasses];
+  size_t least_idle_[kClasses] = {};  // the fewest that were idle at any time since FreeUnused()
   size_t idle_bytes_ = 0;
   size_t bytes_limit_;
 };

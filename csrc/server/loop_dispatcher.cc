@@ -1,5 +1,6 @@
 #include "server/loop_dispatcher.h"
 
+#include <malloc.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -416,6 +417,9 @@ void LoopDispatcher::GiveBackIdleMemory() {
   }
   for (const auto& link : links_) {
     link->DiscardIdleMemory();
+  }
+  if (loop_->buffers().FreeUnused() >= kWorthGivingBack) {
+    malloc_trim(0);
   }
   idle_timer_ = loop_->AddTimer(loop_->now_ns() + kIdleNs, [this] { GiveBackIdleMemory(); });
 }

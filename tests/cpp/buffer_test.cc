@@ -195,5 +195,19 @@ TEST(BlockCacheTest, BlocksAreUsedAgainAndKeepTheirBytesWhenTheyGrow) {
   EXPECT_EQ(cache.Allocate(SIZE_MAX), nullptr);
 }
 
+TEST(BufferPoolTest, FreesWhatNobodyNeededSinceTheLastTime) {
+  BufferPool pool;
+  {
+    const Buffer a = pool.Acquire(1 << 20);
+    const Buffer b = pool.Acquire(1 << 20);
+  }
+  EXPECT_EQ(pool.FreeUnused(), 0u) << "they have been used";
+  { const Buffer again = pool.Acquire(1 << 20); }
+  EXPECT_EQ(pool.FreeUnused(), size_t{1} << 20) << "one of them has not";
+  EXPECT_EQ(pool.idle_bytes(), size_t{1} << 20);
+  EXPECT_EQ(pool.FreeUnused(), size_t{1} << 20);
+  EXPECT_EQ(pool.idle_bytes(), 0u);
+}
+
 }  // namespace
 }  // namespace msserving
