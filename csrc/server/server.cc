@@ -76,11 +76,16 @@ void Server::Stop(int64_t drain_ns) {
     std::this_thread::sleep_for(std::chrono::nanoseconds(kPollNs));
   }
   supervisor_.Stop(hurried() ? 0 : kWorkerGraceNs);
+  const std::lock_guard<std::mutex> lock(loops_mutex_);
   front_end_.Stop();
 }
 
 std::string Server::Stats() {
-  const FrontEnd::Stats stats = front_end_.CollectStats();
+  FrontEnd::Stats stats;
+  {
+    const std::lock_guard<std::mutex> lock(loops_mutex_);
+    stats = front_end_.CollectStats();
+  }
   std::ostringstream json;
   json << "{\"accepted\":" << stats.accepted << ",\"answered\":" << stats.answered
        << ",\"cancelled\":" << stats.cancelled << ",\"refused\":" << stats.refused

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "net/tls.h"
@@ -50,6 +51,7 @@ class Server {
 
   FrontEnd front_end_;
   Supervisor supervisor_;
+  std::mutex loops_mutex_;  // Stats() reads the loops' counters while Stop() takes the loops down
   bool stopped_ = false;
 };
 
