@@ -88,7 +88,8 @@ void Http2Connection::OnBytes(std::span<const uint8_t> bytes) {
       return;
     }
   }
-  if (nghttp2_session_want_write(session_) != 0 || condemned_) {
+  // Nothing more to read: the peer has said goodbye, and Produce() ends the connection.
+  if (nghttp2_session_want_write(session_) != 0 || condemned_ || nghttp2_session_want_read(session_) == 0) {
     ScheduleOutput();
   }
 }

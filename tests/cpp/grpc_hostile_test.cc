@@ -132,6 +132,26 @@ TEST_F(GrpcHostileTest, FloodsOfOtherCheapFramesAreCalmed) {
   ExpectOthersAreServed();
 }
 
+// What it sends after that is not looked at, so nothing else would end it.
+TEST_F(GrpcHostileTest, AConnectionWhoseClientSaidGoodbyeEnds) {
+  Serve();
+  H2Client client(port());
+  const std::string goodbye = RawFrame(NGHTTP2_GOAWAY, 0, 0, std::string(8, '\0'));
+  ASSERT_TRUE(client.RunUntil([&] { return client.greeted; }));
+  ASSERT_TRUE(client.SendRaw(goodbye));
+  EXPECT_TRUE(client.RunUntil([&] { return client.ended; }, 10'000) || client.ended);
+
+  // One that still waits for an answer gets it first.
+  H2Client waiting(port());
+  const int32_t id = waiting.Start(H2Client::Grpc("/t/Hold"), Frame("x"));
+  ASSERT_TRUE(waiting.RunUntil([&] { return service.held == 1; }));
+  ASSERT_TRUE(waiting.SendRaw(goodbye));
+  H2Client(port()).Call("/t/Release", "");
+  EXPECT_EQ(waiting.Wait(id).message(), "x");
+  EXPECT_TRUE(waiting.RunUntil([&] { return waiting.ended; }, 10'000) || waiting.ended);
+  ExpectOthersAreServed();
+}
+
 TEST_F(GrpcHostileTest, PingsThatAreNeverReadTakeNoMemory) {
   Serve();
   H2Client client(port());
