@@ -50,7 +50,7 @@ class PyServer {
   }
 
   void AddServable(const std::string& name, uint64_t version,
-                   const std::vector<std::tuple<std::string, std::string, std::string>>& workers,
+                   const std::vector<std::tuple<std::string, std::string, std::string, bool>>& workers,
                    const std::vector<std::string>& command,
                    const std::vector<std::pair<std::string, std::string>>& environment) {
     ServableSpec spec;
@@ -58,8 +58,8 @@ class PyServer {
     spec.version = version;
     spec.command = command;
     spec.environment = environment;
-    for (const auto& [label, config, log_file] : workers) {
-      spec.workers.push_back({label, config, log_file});
+    for (const auto& [label, config, log_file, extra] : workers) {
+      spec.workers.push_back({label, config, log_file, extra});
     }
     server_->AddServable(std::move(spec));
   }

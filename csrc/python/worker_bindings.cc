@@ -7,6 +7,7 @@
 
 #include "python/python_session.h"
 #include "python/worker_call_bindings.h"
+#include "session/remote_session.h"
 #include "worker/server_connection.h"
 
 namespace py = pybind11;
@@ -48,6 +49,21 @@ std::vector<TensorInfo> InfosFrom(const std::vector<TensorTuple>& tuples) {
     infos.push_back(std::move(info));
   }
   return infos;
+}
+
+SessionInfo InfoFrom(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
+                     const std::vector<int64_t>& batch_sizes, const std::string& way) {
+  SessionInfo info;
+  info.inputs = InfosFrom(inputs);
+  info.outputs = InfosFrom(outputs);
+  info.batch_sizes = batch_sizes;
+  info.way = way;
+  for (size_t i = 0; i < batch_sizes.size(); ++i) {
+    if (batch_sizes[i] < 1 || (i > 0 && batch_sizes[i] <= batch_sizes[i - 1])) {
+      throw py::value_error("batch sizes must be positive and ascend");
+    }
+  }
+  return info;
 }
 
 std::vector<TensorTuple> TuplesFrom(const std::vector<TensorInfo>& infos) {
@@ -150,19 +166,30 @@ class Worker {
     return sessions_.size() - 1;
   }
 
+  py::bytes ReceiveDevice() {
+    DeviceOrder order;
+    Status status;
+    {
+      py::gil_scoped_release no_gil;
+      status = connection_.ReceiveDevice(&order);
+    }
+    Check(status);
+    Ready().ForwardModels(std::move(order.memory));
+    Ready().AddDevice(std::move(order.link));
+    return order.description;
+  }
+
+  void ServeExtraWorkers() { Check(Ready().ServeExtraWorkers()); }
+
   size_t AddPythonSession(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
                           const std::vector<int64_t>& batch_sizes, py::function run, const std::string& way) {
-    SessionInfo info;
-    info.inputs = InfosFrom(inputs);
-    info.outputs = InfosFrom(outputs);
-    info.batch_sizes = batch_sizes;
-    info.way = way;
-    for (size_t i = 0; i < batch_sizes.size(); ++i) {
-      if (batch_sizes[i] < 1 || (i > 0 && batch_sizes[i] <= batch_sizes[i - 1])) {
-        throw py::value_error("batch sizes must be positive and ascend");
-      }
-    }
-    sessions_.push_back(std::make_shared<PythonSession>(std::move(info), std::move(run)));
+    sessions_.push_back(std::make_shared<PythonSession>(InfoFrom(inputs, outputs, batch_sizes, way), std::move(run)));
+    return sessions_.size() - 1;
+  }
+
+  size_t AddRemoteSession(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
+                          const std::vector<int64_t>& batch_sizes, const std::string& way) {
+    sessions_.push_back(std::make_shared<RemoteSession>(InfoFrom(inputs, outputs, batch_sizes, way)));
     return sessions_.size() - 1;
   }
 
@@ -252,7 +279,7 @@ class Worker {
     order_.channels.clear();
     RunHooks hooks;
     hooks.control_fd = connection_.fd();
-    hooks.on_control = [this] { return connection_.ReceiveEvent(); };
+    hooks.on_control = [this] { return connection_.ReceiveEvent(executor_.get()); };
     hooks.interrupted = [] {
       py::gil_scoped_acquire gil;
       return PyErr_CheckSignals() != 0;
@@ -292,6 +319,10 @@ class Worker {
     dict["live_instances"] = stats.live_instances;
     dict["calls"] = stats.calls;
     dict["call_instances"] = stats.call_instances;
+    dict["forwarded_groups"] = stats.forwarded_groups;
+    dict["forwarded_rows"] = stats.forwarded_rows;
+    dict["forwarded_lost"] = stats.forwarded_lost;
+    dict["rows_with_devices"] = stats.rows_with_devices;
     dict["stages"] = stages;
     return dict;
   }
@@ -332,6 +363,13 @@ void BindWorker(py::module_& m) {
       .def("add_python_session", &Worker::AddPythonSession, py::arg("inputs"), py::arg("outputs"),
            py::arg("batch_sizes"), py::arg("run"), py::arg("way"),
            "A session run by a callable: a list of read-only arrays in, a list of arrays out.")
+      .def("add_remote_session", &Worker::AddRemoteSession, py::arg("inputs"), py::arg("outputs"),
+           py::arg("batch_sizes"), py::arg("way"), "Of an extra worker: a graph that device workers run.")
+      .def("receive_device", &Worker::ReceiveDevice,
+           "Of an extra worker, before models are added: waits for the first device worker and returns what that said "
+           "of itself. ConnectionError as receive_start().")
+      .def("serve_extra_workers", &Worker::ServeExtraWorkers,
+           "Of a device worker, after all methods: rows of models are taken from extra workers, too.")
       .def("session_info", &Worker::InfoOf, py::arg("session"))
       .def("add_model", &Worker::AddModel, py::arg("sessions"), py::arg("with_batch_dim"),
            py::arg("without_batch_dim_inputs"), py::arg("batch_size"),

@@ -181,6 +181,7 @@ void FrontEnd::AddWorker(uint64_t worker, const ServableSignature& signature, Wo
   for (size_t i = 0; i < loops_.size(); ++i) {
     UniqueFd doorbell(fcntl(attachment.worker_doorbell.get(), F_DUPFD_CLOEXEC, 0));
     auto link = std::make_shared<WorkerLink>(worker, std::move(attachment.channels[i]), std::move(doorbell));
+    link->extra = attachment.extra;
     loops_[i]->loop.Post([loop = loops_[i].get(), signature, slab = attachment.request_slabs[i], link] {
       loop->dispatcher->AddWorker(signature, slab, link);
     });

@@ -26,6 +26,7 @@ struct WorkerAttachment {
   UniqueFd worker_doorbell;
   std::vector<WorkerChannel> channels;                       // one per loop
   std::vector<std::shared_ptr<SharedMemory>> request_slabs;  // one per loop, shared by a version's workers
+  bool extra = false;                                        // runs no models: WorkerLink::extra
 };
 
 // Methods may be called by any thread but a loop's, one at a time; they wait for the loops where they must.
@@ -48,6 +49,7 @@ class FrontEnd {
   Status MakeAttachment(std::vector<std::shared_ptr<SharedMemory>>* request_slabs, WorkerAttachment* attachment);
   // The descriptors that the worker is sent, in the order of control_socket.h. They belong to the attachment.
   std::vector<int> DescriptorsOf(const WorkerAttachment& attachment) const;
+  size_t reply_slab_bytes() const { return options_.reply_slab_bytes; }
 
   // Return before the loops have acted.
   void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment);

@@ -118,7 +118,7 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
   }
-  WorkerLink* link = LeastBusy(route, nullptr);
+  WorkerLink* link = LeastBusy(route, target.method, nullptr);
   if (link == nullptr) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return Status(ErrorKind::kServableUnavailable, "servable is not available: all its workers are gone");
@@ -210,7 +210,7 @@ void LoopDispatcher::Retry(Pending* pending, const std::string& reason) {
     return;
   }
   auto* record = reinterpret_cast<RequestRecord*>(pending->route->memory->base() + pending->block);
-  WorkerLink* other = LeastBusy(pending->route, pending->link);
+  WorkerLink* other = LeastBusy(pending->route, pending->method, pending->link);
   const bool may_run_again = !pending->retried && record->touched.load(std::memory_order_relaxed) == 0;
   if (may_run_again && other != nullptr && other->Push(pending->name(), pending->block, pending->block_bytes)) {
     pending->parts.clear();  // the dead worker's segments go with its memory
@@ -296,14 +296,20 @@ void LoopDispatcher::FreePending(Pending* pending) {
   limits_->pending_requests.fetch_sub(1, std::memory_order_relaxed);
 }
 
-WorkerLink* LoopDispatcher::LeastBusy(Route* route, const WorkerLink* except) {
+WorkerLink* LoopDispatcher::LeastBusy(Route* route, uint32_t method, const WorkerLink* except) {
+  const MethodSignature& signature = route->signature.methods[method];
   WorkerLink* best = nullptr;
+  bool device = false;
   for (WorkerLink* link : route->workers) {
-    if (link != except && (best == nullptr || link->outstanding_instances < best->outstanding_instances)) {
+    if (link == except || (link->extra && !signature.has_python)) {
+      continue;
+    }
+    device = device || !link->extra;
+    if (best == nullptr || link->outstanding_instances < best->outstanding_instances) {
       best = link;
     }
   }
-  return best;
+  return device || !signature.has_model ? best : nullptr;
 }
 
 void LoopDispatcher::Poll(WorkerLink* link) {

@@ -49,6 +49,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
                 RequestTicket* ticket) override;
   void Cancel(RequestTicket ticket) override;
 
+  // Extra workers get the methods that have Python stages, and none with model stages while no device worker is there.
   // A servable version exists from its first worker on. `requests` is the memory that all its workers have mapped;
   // it is taken the first time and ignored later.
   void AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
@@ -73,7 +74,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
   void FreePending(Pending* pending);
-  WorkerLink* LeastBusy(Route* route, const WorkerLink* except);
+  WorkerLink* LeastBusy(Route* route, uint32_t method, const WorkerLink* except);
   void Poll(WorkerLink* link);
   void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);
   void Deliver(Pending* pending);

@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <string>
 
 namespace msserving {
@@ -20,6 +21,10 @@ bool ReadNames(simdjson::dom::element list, std::vector<std::string>* names) {
     names->emplace_back(name);
   }
   return true;
+}
+
+bool Contains(const std::vector<std::string>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 }  // namespace
@@ -43,9 +48,18 @@ Status ParseSignature(std::string_view json, ServableSignature* signature) {
         !ReadNames(outputs, &method.outputs)) {
       return malformed;
     }
+    simdjson::dom::element listed;
+    std::vector<std::string> stages;
+    if (item["stages"].get(listed) == simdjson::SUCCESS && !ReadNames(listed, &stages)) {
+      return malformed;
+    }
+    method.has_python = Contains(stages, "python");
+    method.has_model = Contains(stages, "model");
     method.name = name;
     signature->methods.push_back(std::move(method));
   }
+  simdjson::dom::array models;
+  signature->has_models = root["models"].get_array().get(models) == simdjson::SUCCESS && models.size() > 0;
   return Status::Ok();
 }
 

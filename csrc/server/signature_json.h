@@ -8,8 +8,8 @@
 
 namespace msserving {
 
-// {"methods": [{"name": …, "inputs": [names], "outputs": [names]}, …], …}; other keys are ignored. Fills
-// signature->methods.
+// {"methods": [{"name": …, "inputs": [names], "outputs": [names], "stages": ["python", "model", …]}, …],
+// "models": […], …}; other keys are ignored, "stages" and "models" may be missing. Fills all but the name and version.
 Status ParseSignature(std::string_view json, ServableSignature* signature);
 
 }  // namespace msserving

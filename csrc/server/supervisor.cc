@@ -1,5 +1,6 @@
 #include "server/supervisor.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -12,13 +13,14 @@
 
 #include "base/log.h"
 #include "net/event_loop.h"
+#include "server/extra_workers.h"
 #include "server/signature_json.h"
 #include "tensor/control_socket.h"
 
 namespace msserving {
 namespace {
 
-enum class Phase { kStarting, kRunning, kWaiting, kFailed, kStopped };
+enum class Phase { kStarting, kRunning, kWaiting, kFailed, kStopped, kNotNeeded };
 
 const char* NameOf(Phase phase) {
   switch (phase) {
@@ -27,6 +29,7 @@ const char* NameOf(Phase phase) {
     case Phase::kWaiting: return "waiting to restart";
     case Phase::kFailed: return "failed";
     case Phase::kStopped: return "stopped";
+    case Phase::kNotNeeded: return "not needed";
   }
   return "";
 }
@@ -34,6 +37,9 @@ const char* NameOf(Phase phase) {
 struct Servable {
   ServableSpec spec;
   std::vector<std::shared_ptr<SharedMemory>> request_slabs;  // survive the workers
+  bool extras_started = false;
+  bool has_models = false;
+  std::string description;  // the latest that a device worker gave
 };
 
 }  // namespace
@@ -66,6 +72,12 @@ struct Supervisor::State {
 
   void Publish();
   void Fail(const std::string& why);
+  // Of one servable version, extra workers and device workers meet and part.
+  void StartExtras(Servable* servable, const ServableSignature& signature);
+  void Introduce(Worker* worker);
+  void SayGone(const Worker& worker);
+  bool ExtrasRun(const Servable* servable) const;
+  void StopDevicesAfterExtras(const Servable* servable);
 };
 
 // One worker's life, over all its processes.
@@ -80,6 +92,7 @@ struct Supervisor::State::Worker {
   void Died(const std::string& how);
   void SendStop();
   void CloseControl();
+  WorkerEnd End() const { return {id, control.get(), doorbell.get()}; }
 
   struct PidEvents final : IoHandler {
     explicit PidEvents(Worker* w) : worker(w) {}
@@ -105,6 +118,9 @@ struct Supervisor::State::Worker {
   WorkerProcess process;
   UniqueFd control;
   WorkerAttachment attachment;
+  UniqueFd doorbell;  // the process's
+  SharedMemory rows;  // of an extra worker: what it hands to device workers
+  bool stop_after_extras = false;
   PidEvents pid_events;
   ControlEvents control_events;
 };
@@ -114,7 +130,8 @@ void Supervisor::State::Publish() {
   bool all = !servables.empty();
   for (const auto& servable : servables) {
     all &= std::any_of(workers.begin(), workers.end(), [&servable](const auto& worker) {
-      return worker->servable == servable.get() && worker->phase == Phase::kRunning;
+      return worker->servable == servable.get() && worker->phase == Phase::kRunning &&
+             !(worker->spec.extra && servable->has_models);
     });
   }
   front_end->SetReady(all && !stopping);
@@ -147,6 +164,74 @@ void Supervisor::State::Fail(const std::string& why) {
   changed.notify_all();
 }
 
+void Supervisor::State::StartExtras(Servable* servable, const ServableSignature& signature) {
+  if (std::exchange(servable->extras_started, true)) {
+    return;
+  }
+  const bool needed = std::any_of(signature.methods.begin(), signature.methods.end(),
+                                  [](const MethodSignature& method) { return method.has_python; });
+  for (const auto& worker : workers) {
+    if (worker->servable != servable || !worker->spec.extra) {
+      continue;
+    }
+    if (needed) {
+      worker->Launch();
+    } else {
+      worker->phase = Phase::kNotNeeded;
+      worker->was_ready = true;  // nobody waits for it
+      MSSERVING_LOG(kInfo, "worker of " << worker->spec.label << " is not started: no method has a Python stage");
+    }
+  }
+}
+
+// The worker gets a channel to each of the other kind. What cannot be told to a process that is ending need not be.
+void Supervisor::State::Introduce(Worker* worker) {
+  if (!worker->servable->has_models) {
+    return;
+  }
+  for (const auto& other : workers) {
+    if (other->servable != worker->servable || other->spec.extra == worker->spec.extra) {
+      continue;
+    }
+    const Worker& device = worker->spec.extra ? *other : *worker;
+    const Worker& extra = worker->spec.extra ? *worker : *other;
+    if (device.phase != Phase::kRunning || !device.control || !extra.control) {
+      continue;
+    }
+    const Status status = ConnectWorkers(device.End(), extra.End(), extra.rows, worker->servable->description,
+                                         front_end->reply_slab_bytes());
+    if (!status.ok()) {
+      MSSERVING_LOG(kError, "no channel between the workers of " << device.spec.label << " and " << extra.spec.label
+                                                                 << ": " << status.message());
+    }
+  }
+}
+
+void Supervisor::State::SayGone(const Worker& worker) {
+  for (const auto& other : workers) {
+    if (other->servable == worker.servable && other->spec.extra != worker.spec.extra && other->control) {
+      SendGone(other->control.get(), worker.id);
+    }
+  }
+}
+
+bool Supervisor::State::ExtrasRun(const Servable* servable) const {
+  return std::any_of(workers.begin(), workers.end(), [servable](const auto& worker) {
+    return worker->servable == servable && worker->spec.extra && worker->process.running();
+  });
+}
+
+void Supervisor::State::StopDevicesAfterExtras(const Servable* servable) {
+  if (ExtrasRun(servable)) {
+    return;
+  }
+  for (const auto& worker : workers) {
+    if (worker->servable == servable && std::exchange(worker->stop_after_extras, false)) {
+      worker->SendStop();
+    }
+  }
+}
+
 void Supervisor::State::Worker::Launch() {
   said.clear();
   attachment = WorkerAttachment();
@@ -154,6 +239,14 @@ void Supervisor::State::Worker::Launch() {
   phase = Phase::kStarting;
   UniqueFd theirs;
   Status status = state->front_end->MakeAttachment(&servable->request_slabs, &attachment);
+  attachment.extra = spec.extra;
+  if (status.ok()) {
+    doorbell.Reset(fcntl(attachment.worker_doorbell.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  if (status.ok() && spec.extra) {
+    rows = SharedMemory();
+    status = SharedMemory::Create("serving rows", state->front_end->reply_slab_bytes(), &rows);
+  }
   if (status.ok()) {
     status = MakeControlPair(&control, &theirs);
   }
@@ -173,6 +266,9 @@ void Supervisor::State::Worker::Launch() {
   }
   state->loop.Add(process.pidfd(), EPOLLIN, &pid_events);
   state->loop.Add(control.get(), EPOLLIN, &control_events);
+  if (spec.extra) {
+    state->Introduce(this);
+  }
   state->Publish();
 }
 
@@ -203,6 +299,12 @@ void Supervisor::State::Worker::Ready(const std::string& body) {
   ready_at_ns = state->loop.now_ns();
   state->front_end->AddWorker(id, signature, std::move(attachment));
   MSSERVING_LOG(kInfo, "worker of " << spec.label << " is ready (process " << process.pid() << ")");
+  if (!spec.extra) {
+    servable->has_models = signature.has_models;
+    servable->description = body;
+    state->Introduce(this);
+    state->StartExtras(servable, signature);
+  }
   state->Publish();
 }
 
@@ -234,7 +336,9 @@ void Supervisor::State::Worker::Died(const std::string& how) {
   if (before == Phase::kRunning) {
     state->front_end->RemoveWorker(id, "the worker of " + spec.label + " ended while it had the request: " + how);
   }
+  state->SayGone(*this);
   if (state->stopping) {
+    state->StopDevicesAfterExtras(servable);
     state->Publish();
     return;
   }
@@ -268,6 +372,10 @@ void Supervisor::State::Worker::SendStop() {
     phase = Phase::kStopped;
   }
   if (!control) {
+    return;
+  }
+  if (!spec.extra && state->ExtrasRun(servable)) {
+    stop_after_extras = true;
     return;
   }
   // A worker that is still starting does not read its socket: it has nothing to answer.
@@ -304,7 +412,9 @@ void Supervisor::Add(ServableSpec spec) {
     servable->spec = std::move(spec);
     for (const WorkerSpec& worker : servable->spec.workers) {
       state->workers.push_back(std::make_unique<State::Worker>(state, servable, worker));
-      state->workers.back()->Launch();
+      if (!worker.extra) {
+        state->workers.back()->Launch();
+      }
     }
   });
 }

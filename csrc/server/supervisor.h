@@ -16,6 +16,7 @@ struct WorkerSpec {
   std::string label;        // for people: "add, version 1, device 0"
   std::string config_json;  // what the worker is told; not looked into
   std::string log_file;
+  bool extra = false;  // runs no models; started once a device worker is ready, and only if a method has Python stages
 };
 
 struct ServableSpec {
@@ -35,6 +36,8 @@ struct SupervisorOptions {
 
 // A worker is first *starting*; once ready it is *running*; after a death it waits out its back-off and starts again,
 // for as long as the supervisor lives. Only before its servable was ready once is a failure final.
+// Extra workers (extra_workers.h) are told of the device workers of their version, and these of them, as they come and
+// go; when all stop, device workers answer extra ones until the last of those has left.
 // Methods: any thread, one at a time. All else happens on the supervisor's own thread.
 class Supervisor {
  public:

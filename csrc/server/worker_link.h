@@ -59,6 +59,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   uint64_t outstanding_instances = 0;  // pushed and not yet answered
   uint64_t outstanding_requests = 0;
   bool alive = true;
+  bool extra = false;  // it runs Python stages alone and has device workers run the models
 
  private:
   void RetryReleases();

@@ -14,6 +14,11 @@ namespace msserving {
 //   server -> worker   'S' start: JSON configuration; descriptors: the worker's doorbell, then for each event loop
 //                      control memory, reply slab, request slab, the loop's doorbell
 //                      'X' stop: answer what was accepted, then exit
+//                      'E' to a device worker: an extra worker has come; body: its name, a number; descriptors:
+//                      control memory, reply slab, the extra worker's memory for rows, its doorbell
+//                      'D' to an extra worker: a device worker has come; body: its name, a line feed, what it said
+//                      with 'R'; descriptors: control memory, reply slab, memory for rows, its doorbell
+//                      'G' that extra or device worker has gone; body: its name
 //   worker -> server   'R' ready: JSON signature    'F' failed to start: text for the user
 struct ControlMessage {
   char kind = 0;

@@ -170,8 +170,11 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
   now_ns_ = clock_.NowNs();
   Accept(hand);
   CollectHeld(hand);
+  if (forwarder_ != nullptr) {
+    forwarder_->Collect(&hand.news);
+  }
   StageQueue* queue = TakeBatch(hand);
-  if (queue == nullptr && hand.finished.empty() && hand.arrived.empty()) {
+  if (queue == nullptr && hand.finished.empty() && hand.arrived.empty() && hand.news.empty()) {
     if (Drained()) {
       End(RunEnd::kStopped);
     }
@@ -188,15 +191,22 @@ void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mut
   if (queue != nullptr) {
     busy_[queue->lane] = true;
   }
-  if (!hand.finished.empty() || !hand.arrived.empty()) {
+  if (!hand.finished.empty() || !hand.arrived.empty() || !hand.news.empty()) {
     lock.unlock();
     for (Instance* instance : hand.arrived) {
       Advance(hand, instance, nullptr);
     }
     hand.arrived.clear();
+    ReadNews(hand);
     Publish(hand);
     lock.lock();
     EnqueueMoved(hand);
+    EndNews(hand);
+    if (!hand.devices.empty()) {
+      lock.unlock();
+      RingDevices(hand);
+      lock.lock();
+    }
   }
   if (queue == nullptr) {
     TellCallers(hand, lock);
@@ -247,6 +257,9 @@ Executor::StageQueue* Executor::TakeBatch(Hand& hand) {
 Executor::StageQueue* Executor::TakeFrom(Hand& hand, Lane lane) {
   // A queue whose items had all expired gives an empty batch: look at the next.
   while (!busy_[lane]) {
+    if (lane == kDevice && stuck_queue_ != nullptr) {
+      return TakeStuck(hand);
+    }
     StageQueue* queue = OldestReady(lane);
     if (queue == nullptr) {
       break;
@@ -271,14 +284,16 @@ void Executor::InviteOthers() {
     return;
   }
   for (const Lane lane : {kDevice, kPython}) {
-    if (!busy_[lane] && held_bytes_ <= options_.max_held_bytes && OldestReady(lane) != nullptr) {
+    const bool stuck = lane == kDevice && stuck_queue_ != nullptr;
+    if (!busy_[lane] && !stuck && held_bytes_ <= options_.max_held_bytes && OldestReady(lane) != nullptr) {
       WakeOne();
       return;
     }
   }
-  if (LaneForArrivals()) {
-    Arm(true);
-    if (ArrivalsWait()) {
+  const bool requests = LaneForArrivals();
+  if (requests || forwarder_ != nullptr) {
+    Arm(requests);
+    if ((requests && ArrivalsWait()) || (forwarder_ != nullptr && forwarder_->HasNews())) {
       WakeOne();
     }
   }
@@ -290,10 +305,13 @@ void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
   if (requests && ArrivalsWait()) {
     return;
   }
-  for (const ChannelState& state : channels_) {
-    if (state.held != nullptr && state.channel->HasReleases()) {
+  for (const auto& state : channels_) {
+    if (state->held != nullptr && (state->gone || state->channel->HasReleases())) {
       return;
     }
+  }
+  if (forwarder_ != nullptr && forwarder_->HasNews()) {
+    return;
   }
   const int64_t limit_ns = SleepLimitNs();
   ++sleeping_;
@@ -308,13 +326,14 @@ void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
 int64_t Executor::SleepLimitNs() {
   int64_t limit_ns = kNoDeadline;
   for (const auto& queue : queues_) {
-    const int64_t at = busy_[queue->lane] ? kNoDeadline : queue->queue.ReadyAtNs();
+    const bool stuck = queue->lane == kDevice && stuck_queue_ != nullptr;
+    const int64_t at = busy_[queue->lane] || stuck ? kNoDeadline : queue->queue.ReadyAtNs();
     if (at != kNoDeadline && held_bytes_ <= options_.max_held_bytes) {
       limit_ns = std::min(limit_ns, std::max<int64_t>(at, now_ns_) - now_ns_);
     }
   }
-  for (const ChannelState& state : channels_) {
-    if (state.channel->unsent()) {
+  for (const auto& state : channels_) {
+    if (state->channel->unsent() && !state->gone) {
       limit_ns = std::min(limit_ns, kRingFullRetryNs);  // the server does not tell when the ring has room again
     }
   }
@@ -326,17 +345,20 @@ bool Executor::LaneForArrivals() const {
 }
 
 bool Executor::MayAccept(const ChannelState& state) const {
-  return state.held == nullptr && !state.channel->unsent() && live_ < options_.max_live_instances;
+  return state.held == nullptr && !state.gone && !state.channel->unsent() && live_ < options_.max_live_instances;
 }
 
 bool Executor::ArrivalsWait() const {
   return std::any_of(channels_.begin(), channels_.end(),
-                     [this](const ChannelState& state) { return MayAccept(state) && state.channel->HasRequests(); });
+                     [this](const auto& state) { return MayAccept(*state) && state->channel->HasRequests(); });
 }
 
 void Executor::Arm(bool requests) {
-  for (ChannelState& state : channels_) {
-    state.channel->Arm(requests && MayAccept(state), state.held != nullptr);
+  for (const auto& state : channels_) {
+    state->channel->Arm(requests && MayAccept(*state), state->held != nullptr);
+  }
+  if (forwarder_ != nullptr) {
+    forwarder_->Arm();
   }
   armed_ = true;
 }
@@ -345,8 +367,11 @@ void Executor::Disarm() {
   if (!armed_) {
     return;
   }
-  for (ChannelState& state : channels_) {
-    state.channel->Disarm();
+  for (const auto& state : channels_) {
+    state->channel->Disarm();
+  }
+  if (forwarder_ != nullptr) {
+    forwarder_->Disarm();
   }
   armed_ = false;
 }
@@ -359,8 +384,8 @@ void Executor::WakeOne() {
 }
 
 bool Executor::Drained() const {
-  return stopping_ && live_ == 0 && std::none_of(channels_.begin(), channels_.end(), [](const ChannelState& state) {
-           return state.channel->unsent() || state.channel->HasRequests();
+  return stopping_ && live_ == 0 && std::none_of(channels_.begin(), channels_.end(), [](const auto& state) {
+           return !state->gone && (state->channel->unsent() || state->channel->HasRequests());
          });
 }
 
@@ -368,6 +393,7 @@ ExecutorStats Executor::stats() const {
   std::lock_guard<std::mutex> lock(mutex_);
   ExecutorStats stats = stats_;
   stats.live_instances = live_;
+  stats.rows_with_devices = forwarder_ != nullptr ? forwarder_->rows_out() : 0;
   for (const auto& queue : queues_) {
     StageStats stage;
     stage.name = queue->name;

@@ -13,6 +13,13 @@
 // (or is a thread of the user's own, and then needs none). While the caller waits, it takes the device itself whenever
 // that is free, so a call depends on no other thread but the one that has the device.
 //
+// Extra workers. An executor may run Python stages alone and hand the rows of its model stages to device workers of the
+// same servable version (ForwardModels()), each through a channel like the server's in which it plays the server
+// (AddDevice()). Its device lane then only writes blocks and rings doorbells, and answers come in like requests do. A
+// device worker takes such channels while it runs (AddExtra()); their rows wait in its models' ordinary queues. Either
+// side's death is told by the server (Forget()): a device worker drops what nobody waits for any more, an extra worker
+// gives it to another device worker, once, or lets it fail.
+//
 // Locks. `mutex_` guards queues, channels, pools and counters. It is never held while a stage runs, bytes of tensors
 // are copied or a system call is made other than waking a thread. The memory pool's lock is a leaf below it.
 //
@@ -34,6 +41,7 @@
 #include "base/unique_fd.h"
 #include "batching/batch_queue.h"
 #include "worker/channel.h"
+#include "worker/forwarder.h"
 #include "worker/method_plan.h"
 #include "worker/model.h"
 #include "worker/nested_call.h"
@@ -88,8 +96,12 @@ struct ExecutorStats {
   uint64_t wakeups = 0;    // returns from blocking
   uint64_t doorbells = 0;  // rung at the server
   uint64_t live_instances = 0;
-  uint64_t calls = 0;           // from inside Python stages; not among the requests
-  uint64_t call_instances = 0;  // in them
+  uint64_t calls = 0;              // from inside Python stages; not among the requests
+  uint64_t call_instances = 0;     // in them
+  uint64_t forwarded_groups = 0;   // handed to device workers
+  uint64_t forwarded_rows = 0;     // in them
+  uint64_t forwarded_lost = 0;     // rows whose device worker died, and that no other could take
+  uint64_t rows_with_devices = 0;  // now
   std::vector<StageStats> stages;
 };
 
@@ -107,6 +119,10 @@ class Executor {
   Status AddMethod(const MethodGraph& graph, MethodUse use = MethodUse::kPublic);
   void SetPythonStages(PythonStageFunction function, void* context);
   void AddChannel(std::unique_ptr<Channel> channel);
+  // Of a device worker that has extra workers; after the models and methods.
+  Status ServeExtraWorkers();
+  // Of an extra worker, before methods are added: no model is run here. `memory`: for the rows that are handed on.
+  void ForwardModels(SharedMemory memory) { forwarder_ = std::make_unique<Forwarder>(std::move(memory)); }
   Model& model(uint32_t number) { return *models_[number]; }
   size_t models() const { return models_.size(); }
 
@@ -114,6 +130,12 @@ class Executor {
   Status Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end);
   // Answers what has been accepted or lies in the rings, then Run() returns.
   void RequestStop();
+
+  // Any thread, also before Run(). An extra worker's channel; a device worker for the rows of models; the end of
+  // either, by the server's name for its process. Unknown names are ignored.
+  void AddExtra(uint64_t extra, std::unique_ptr<Channel> channel);
+  void AddDevice(std::shared_ptr<DeviceLink> link);
+  void Forget(uint64_t process);
 
   ExecutorStats stats() const;
 
@@ -161,8 +183,10 @@ class Executor {
     std::vector<const TensorView*> pointers;
     std::vector<TensorView> views;
     std::vector<Segment> segments;
-    std::vector<Channel*> doorbells;
-    std::vector<NestedCall*> callers;  // to be told
+    std::vector<std::shared_ptr<Channel>> doorbells;
+    std::vector<NestedCall*> callers;                  // to be told
+    ForwardedNews news;                                // from device workers
+    std::vector<std::shared_ptr<DeviceLink>> devices;  // whose doorbell is due
   };
 
   struct Caller : NestedCall {
@@ -177,6 +201,17 @@ class Executor {
   uint32_t QueueForModel(const StagePlan& stage);
   uint32_t QueueForPython(const MethodPlan& plan, const StagePlan& stage);
   uint32_t PythonBound(const MethodPlan& plan, const StagePlan& stage) const;
+  // executor_extra.cc: channels of extra workers
+  uint32_t PlanOfForwarded(const RequestRecord& record) const;
+  void DropGoneChannels();
+  // executor_forward.cc: rows of models that are run elsewhere
+  void Forward(Hand& hand, StageQueue& queue);
+  size_t ForwardSome(Hand& hand, StageQueue& queue, std::span<Instance* const> rows);
+  void Stick(StageQueue& queue, std::span<Instance* const> rows);
+  StageQueue* TakeStuck(Hand& hand);
+  void ReadNews(Hand& hand);
+  void EndNews(Hand& hand);
+  void RingDevices(Hand& hand);
   // executor.cc: the threads' loop and blocking
   Status OpenEvents(UniqueFd doorbell);
   void WaitForEnd(const RunHooks& hooks);
@@ -200,6 +235,7 @@ class Executor {
   void EndNow(RunEnd end);
   // executor_accept.cc: from ring entries to instances
   void Accept(Hand& hand);
+  bool PlanOf(const ChannelState& state, const RequestRecord& record, uint32_t* plan);
   void AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* record);
   Instance* NewInstance(RequestState* request);
   RequestState* NewRequest();
@@ -252,10 +288,15 @@ class Executor {
   // Which lanes the first stage of some method needs.
   std::array<bool, kLanes> starts_{};
   bool starts_inline_ = false;
+  std::vector<std::vector<uint32_t>> forwarded_;  // by model and sub-graph: the plan that runs it for extra workers
+  uint32_t refusing_plan_ = 0;                    // for what an extra worker asks and is not there
 
   mutable std::mutex mutex_;  // guards everything below
   std::vector<std::unique_ptr<StageQueue>> queues_;
-  std::vector<ChannelState> channels_;
+  std::vector<std::unique_ptr<ChannelState>> channels_;
+  std::unique_ptr<Forwarder> forwarder_;  // of an extra worker
+  StageQueue* stuck_queue_ = nullptr;     // whose rows found no room with the forwarder, and hold the device lane
+  std::vector<Instance*> stuck_;
   size_t next_channel_ = 0;
   std::array<bool, kLanes> busy_{};
   std::deque<Instance> instances_;

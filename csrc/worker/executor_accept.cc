@@ -11,9 +11,12 @@ constexpr int kRequestsATurn = 256;
 
 void Executor::Accept(Hand& hand) {
   for (size_t i = 0; i < channels_.size(); ++i) {
-    ChannelState& state = channels_[next_channel_];
+    ChannelState& state = *channels_[next_channel_];
     next_channel_ = next_channel_ + 1 == channels_.size() ? 0 : next_channel_ + 1;
     Channel& channel = *state.channel;
+    if (state.gone) {
+      continue;
+    }
     if (channel.HasReleases()) {
       channel.TakeReleases();
       state.retry = true;
@@ -35,23 +38,38 @@ void Executor::Accept(Hand& hand) {
       return;
     }
   }
+  DropGoneChannels();
   // Turns rotate: the next pass starts with another channel.
   if (channels_.size() > 1) {
     next_channel_ = next_channel_ + 1 == channels_.size() ? 0 : next_channel_ + 1;
   }
 }
 
-void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* record) {
-  if (record->method >= plans_.size() || record->inputs != plans_[record->method]->inputs) {
-    state.channel->Break(Status(ErrorKind::kInternal, "a request names a method or inputs that do not exist"));
-    return;
+// The number of the plan that a request asks for; false: there is none, and the channel is broken.
+bool Executor::PlanOf(const ChannelState& state, const RequestRecord& record, uint32_t* plan) {
+  if (state.extra != 0) {
+    *plan = PlanOfForwarded(record);
+    return true;
   }
-  const uint32_t method = record->method;
-  if (plans_[method]->internal) {
+  if (record.method >= plans_.size() || record.inputs != plans_[record.method]->inputs) {
+    state.channel->Break(Status(ErrorKind::kInternal, "a request names a method or inputs that do not exist"));
+    return false;
+  }
+  if (plans_[record.method]->internal) {
     state.channel->Break(Status(ErrorKind::kInternal, "a request names a method that is not for clients"));
+    return false;
+  }
+  *plan = record.method;
+  return true;
+}
+
+void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* record) {
+  uint32_t method = 0;
+  if (!PlanOf(state, *record, &method)) {
     return;
   }
   const MethodPlan& plan = *plans_[method];
+  const bool refused = state.extra != 0 && method == refusing_plan_;
   RequestState* request = NewRequest();
   request->record = record;
   request->channel = &state;
@@ -67,6 +85,7 @@ void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* rec
   ++stats_.requests;
   stats_.instances += count;
   live_ += count;
+  ++state.requests;
   for (uint32_t i = 0; i < count; ++i) {
     Instance* instance = NewInstance(request);
     instance->index = i;
@@ -75,7 +94,10 @@ void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* rec
     for (uint16_t k = 0; k < plan.inputs; ++k) {
       instance->values[k] = ViewOf(memory, *tensor++);
     }
-    if (expired) {
+    if (refused) {
+      instance->Fail(ErrorKind::kInternal, "the device worker has other models than the extra worker was started for");
+      hand.finished.push_back(instance);
+    } else if (expired) {
       Drop(hand, instance, ErrorKind::kDeadlineExceeded);
     } else if (plan.stages.empty() || plan.stages[0].kind == StageKind::kBuiltin) {
       hand.arrived.push_back(instance);

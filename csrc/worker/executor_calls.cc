@@ -188,7 +188,8 @@ void Executor::WaitForChange(Caller& call, std::unique_lock<std::mutex>& lock) {
   InviteOthers();
   int64_t limit_ns = kNoDeadline;
   for (const auto& queue : queues_) {
-    const int64_t at = queue->lane != kDevice || busy_[kDevice] ? kNoDeadline : queue->queue.ReadyAtNs();
+    const bool waits = queue->lane == kDevice && !busy_[kDevice] && stuck_queue_ == nullptr;
+    const int64_t at = waits ? queue->queue.ReadyAtNs() : kNoDeadline;
     if (at != kNoDeadline) {
       limit_ns = std::min(limit_ns, std::max<int64_t>(at, now_ns_) - now_ns_);
     }

@@ -38,7 +38,7 @@ void Executor::Publish(Hand& hand) {
     std::lock_guard<std::mutex> lock(mutex_);
     SendSegments(hand);
   }
-  for (const Channel* channel : hand.doorbells) {
+  for (const auto& channel : hand.doorbells) {
     channel->RingDoorbell();
   }
   hand.doorbells.clear();
@@ -79,6 +79,9 @@ void Executor::AllocateSegments(Hand& hand) {
   Disarm();  // this thread looks at the rings itself when it is done, so nobody need be woken by the answer's answer
   for (Segment& segment : hand.segments) {
     Channel& channel = *segment.channel->channel;
+    if (segment.channel->gone) {
+      continue;
+    }
     // What was held back goes first; what has its block has it.
     if (segment.channel->held != nullptr || segment.offset != Channel::kNone) {
       continue;
@@ -102,6 +105,15 @@ void Executor::AllocateSegments(Hand& hand) {
 // Under the lock.
 void Executor::SendSegments(Hand& hand) {
   for (const Segment& segment : hand.segments) {
+    if (segment.channel->gone) {
+      if (segment.offset != Channel::kNone) {
+        segment.channel->channel->Free(segment.offset);
+      }
+      for (uint32_t i = 0; i < segment.count; ++i) {
+        Retire(hand.finished[segment.begin + i]);
+      }
+      continue;
+    }
     if (segment.offset == Channel::kNone) {
       Hold(hand, segment);
       continue;
@@ -111,9 +123,9 @@ void Executor::SendSegments(Hand& hand) {
       Retire(hand.finished[segment.begin + i]);
     }
   }
-  for (ChannelState& state : channels_) {
-    if (state.channel->DoorbellDue()) {
-      hand.doorbells.push_back(state.channel.get());
+  for (const auto& state : channels_) {
+    if (state->channel->DoorbellDue()) {
+      hand.doorbells.push_back(state->channel);
       ++stats_.doorbells;
     }
   }
@@ -128,6 +140,7 @@ void Executor::Retire(Instance* instance) {
   free_instances_[request->plan_index].push_back(instance);
   --live_;
   if (--request->remaining == 0) {
+    --request->channel->requests;
     free_requests_.push_back(request);
   }
 }
@@ -149,7 +162,8 @@ void Executor::Hold(Hand& hand, const Segment& segment) {
 
 // Under the lock: what was held is tried again once the server has released something.
 void Executor::CollectHeld(Hand& hand) {
-  for (ChannelState& state : channels_) {
+  for (const auto& channel : channels_) {
+    ChannelState& state = *channel;
     if (!std::exchange(state.retry, false)) {
       continue;
     }

@@ -22,8 +22,8 @@ void Executor::SetPythonStages(PythonStageFunction function, void* context) {
 }
 
 void Executor::AddChannel(std::unique_ptr<Channel> channel) {
-  channels_.emplace_back();
-  channels_.back().channel = std::move(channel);
+  channels_.push_back(std::make_unique<ChannelState>());
+  channels_.back()->channel = std::move(channel);
 }
 
 Status Executor::CheckStage(const MethodPlan& plan, size_t index) const {

@@ -17,7 +17,9 @@ constexpr uint64_t kDirectReplyBytes = 64 << 10;
 }  // namespace
 
 void Executor::RunStage(Hand& hand, StageQueue& queue) {
-  if (queue.graph != nullptr) {
+  if (queue.graph != nullptr && forwarder_ != nullptr) {
+    Forward(hand, queue);
+  } else if (queue.graph != nullptr) {
     RunModel(hand, queue);
   } else {
     RunPython(hand, *queue.stage);

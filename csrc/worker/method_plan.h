@@ -45,7 +45,10 @@ struct NestedCall;
 
 // A channel and the finished instances whose reply found no room in it. Changed under the executor's lock only.
 struct ChannelState {
-  std::unique_ptr<Channel> channel;
+  std::shared_ptr<Channel> channel;
+  uint64_t extra = 0;         // the extra worker at the other end; 0: the server
+  uint64_t requests = 0;      // not answered in full
+  bool gone = false;          // the extra worker has died: nobody waits for what it asked for
   BatchItem* held = nullptr;  // oldest first
   BatchItem* held_tail = nullptr;
   bool retry = false;  // room may have come
@@ -69,7 +72,8 @@ struct Instance : BatchItem {
   uint32_t index = 0;  // in its request
   uint16_t stage = 0;  // the one it waits for or is in
   ErrorKind error = ErrorKind::kOk;
-  bool queued = false;  // lies in a stage's queue; changed under the executor's lock
+  // Lies in a stage's queue, or is with a device worker: in no thread's hands. Changed under the executor's lock.
+  bool queued = false;
   std::string message;
   // The reply block of this instance alone, if a value of it was written there at once; Channel::kNone: none yet.
   uint64_t reply_offset = Channel::kNone;

@@ -1,11 +1,56 @@
 #include "worker/server_connection.h"
 
+#include <charconv>
+
+#include "base/log.h"
 #include "tensor/control_socket.h"
 
 namespace msserving {
 namespace {
 
 constexpr size_t kDescriptorsALoop = 4;
+constexpr size_t kDescriptorsOfAWorker = 4;
+
+// The number that a body begins with; 0: none.
+uint64_t NameIn(std::string_view body) {
+  uint64_t name = 0;
+  std::from_chars(body.data(), body.data() + body.size(), name);
+  return name;
+}
+
+Status CheckPeer(const ControlMessage& message) {
+  if (NameIn(message.body) != 0 && message.fds.size() == kDescriptorsOfAWorker) {
+    return Status::Ok();
+  }
+  return Status(ErrorKind::kInternal, "the server told of another worker in a form that was not understood");
+}
+
+Status OpenDevice(ControlMessage* message, DeviceOrder* order) {
+  if (Status status = CheckPeer(*message); !status.ok()) {
+    return status;
+  }
+  if (Status status = SharedMemory::Map(std::move(message->fds[2]), &order->memory); !status.ok()) {
+    return status;
+  }
+  order->description = message->body.substr(std::min(message->body.find('\n'), message->body.size() - 1) + 1);
+  return DeviceLink::Open(NameIn(message->body),
+                          {std::move(message->fds[0]), std::move(message->fds[1]), std::move(message->fds[3])},
+                          &order->link);
+}
+
+Status OpenExtra(ControlMessage* message, Executor* executor) {
+  if (Status status = CheckPeer(*message); !status.ok()) {
+    return status;
+  }
+  std::unique_ptr<Channel> channel;
+  Status status = Channel::Open(
+      {std::move(message->fds[0]), std::move(message->fds[1]), std::move(message->fds[2]), std::move(message->fds[3])},
+      &channel);
+  if (status.ok()) {
+    executor->AddExtra(NameIn(message->body), std::move(channel));
+  }
+  return status;
+}
 
 }  // namespace
 
@@ -48,12 +93,45 @@ Status ServerConnection::SendFailed(std::string_view text) {
   return SendControl(socket_.get(), 'F', text.substr(0, kMaxControlBody));
 }
 
-ControlEvent ServerConnection::ReceiveEvent() {
+Status ServerConnection::ReceiveDevice(DeviceOrder* order) {
+  while (true) {
+    ControlMessage message;
+    if (Status status = ReceiveControl(socket_.get(), &message); !status.ok()) {
+      return status;
+    }
+    if (message.kind == 'X') {
+      return Status(ErrorKind::kCancelled, "the server told this worker to stop before it was ready");
+    }
+    if (message.kind == 'D') {
+      return OpenDevice(&message, order);
+    }
+  }
+}
+
+ControlEvent ServerConnection::ReceiveEvent(Executor* executor) {
   ControlMessage message;
   if (!ReceiveControl(socket_.get(), &message).ok()) {
     return ControlEvent::kServerGone;
   }
-  return message.kind == 'X' ? ControlEvent::kStop : ControlEvent::kNothing;
+  Status status;
+  switch (message.kind) {
+    case 'X': return ControlEvent::kStop;
+    case 'E': status = OpenExtra(&message, executor); break;
+    case 'D': {
+      DeviceOrder order;
+      status = OpenDevice(&message, &order);
+      if (status.ok()) {
+        executor->AddDevice(std::move(order.link));
+      }
+      break;
+    }
+    case 'G': executor->Forget(NameIn(message.body)); break;
+    default: break;
+  }
+  if (!status.ok()) {
+    MSSERVING_LOG(kError, "No channel to another worker: " << status.message());
+  }
+  return ControlEvent::kNothing;
 }
 
 }  // namespace msserving

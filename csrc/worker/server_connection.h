@@ -20,6 +20,13 @@ struct StartOrder {
   std::vector<std::unique_ptr<Channel>> channels;  // one for each event loop of the server
 };
 
+// A device worker for an extra one, as a message brings it.
+struct DeviceOrder {
+  std::string description;  // JSON: what the device worker said of its models
+  SharedMemory memory;      // for rows; the same one with every device worker
+  std::shared_ptr<DeviceLink> link;
+};
+
 // One thread at a time.
 class ServerConnection {
  public:
@@ -27,10 +34,12 @@ class ServerConnection {
 
   // Blocks until the order has come. kCancelled: the server is gone, or told this worker to stop instead.
   Status ReceiveStart(StartOrder* order);
+  // Of an extra worker before it runs: blocks until there is a device worker. kCancelled as above.
+  Status ReceiveDevice(DeviceOrder* order);
   Status SendReady(std::string_view description);
   Status SendFailed(std::string_view text);
-  // Reads one message; call when fd() is readable.
-  ControlEvent ReceiveEvent();
+  // Reads one message; call when fd() is readable. Extra and device workers that come and go are told to `executor`.
+  ControlEvent ReceiveEvent(Executor* executor);
 
   int fd() const { return socket_.get(); }
 

@@ -15,7 +15,7 @@ class Server:
         self,
         name: str,
         version: int,
-        workers: Sequence[tuple[str, str, str]],
+        workers: Sequence[tuple[str, str, str, bool]],
         command: Sequence[str],
         environment: Sequence[tuple[str, str]],
     ) -> None: ...
@@ -63,6 +63,15 @@ class Worker:
         run: Callable[..., Any],
         way: str,
     ) -> int: ...
+    def add_remote_session(
+        self,
+        inputs: Sequence[tuple[str, int, Sequence[int] | None]],
+        outputs: Sequence[tuple[str, int, Sequence[int] | None]],
+        batch_sizes: Sequence[int],
+        way: str,
+    ) -> int: ...
+    def receive_device(self) -> bytes: ...
+    def serve_extra_workers(self) -> None: ...
     def session_info(self, session: int) -> dict[str, Any]: ...
     def add_model(
         self,

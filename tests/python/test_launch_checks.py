@@ -45,6 +45,8 @@ def test_zero_is_the_newest_version_by_number(servables):
         "device_type": None,
         "dec_key": None,
         "dec_mode": "AES-GCM",
+        "extra": False,
+        "has_extra_workers": False,
     }
     assert worker.log_file == "/logs/log_add_device0_version10.log"
 
@@ -103,13 +105,19 @@ def test_each_device_gets_a_worker(servables):
     ]
 
 
-def test_extra_workers_share_the_devices_in_turn(servables):
-    (planned,) = plan(ServableStartConfig(str(servables), "add", (3, 1), num_parallel_workers=5))
-    assert [config_of(worker)["device_id"] for worker in planned.workers] == [3, 1, 3, 1, 3]
+def test_extra_workers_have_no_device_and_no_key(servables):
+    (planned,) = plan(ServableStartConfig(str(servables), "add", (3, 1), num_parallel_workers=5, dec_key=b"k" * 16))
+    assert [config_of(worker)["device_id"] for worker in planned.workers] == [3, 1, None, None, None]
+    assert [worker.extra for worker in planned.workers] == [False, False, True, True, True]
+    assert [config_of(worker)["extra"] for worker in planned.workers] == [worker.extra for worker in planned.workers]
+    assert [config_of(worker)["dec_key"] is None for worker in planned.workers] == [False, False, True, True, True]
+    assert all(config_of(worker)["has_extra_workers"] for worker in planned.workers)
     assert Path(planned.workers[2].log_file).name == "log_add_extra0_version10.log"
     assert len({worker.log_file for worker in planned.workers}) == 5
     (fewer,) = plan(ServableStartConfig(str(servables), "add", (3, 1), num_parallel_workers=1))
-    assert len(fewer.workers) == 2
+    assert [config_of(worker)["has_extra_workers"] for worker in fewer.workers] == [False, False]
+    (nowhere,) = plan(ServableStartConfig(str(servables), "add", num_parallel_workers=3))
+    assert [config_of(worker)["device_id"] for worker in nowhere.workers] == [0, None, None]
 
 
 def test_configs_of_one_version_are_merged(servables):

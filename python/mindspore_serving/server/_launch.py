@@ -21,6 +21,7 @@ class WorkerPlan:
     label: str
     config_json: str = field(repr=False)  # holds the decryption key
     log_file: str
+    extra: bool = False  # runs Python stages only
 
 
 @dataclass(frozen=True)
@@ -221,12 +222,14 @@ def _plan(name: str, version: int, entry: _Merged, log_directory: Path) -> Serva
     devices = entry.device_ids or [0]
     workers = [_plan_worker(name, version, entry, device, f"device{device}", log_directory) for device in devices]
     for extra in range(entry.num_parallel_workers - len(devices)):
-        device = devices[extra % len(devices)]
-        workers.append(_plan_worker(name, version, entry, device, f"extra{extra}", log_directory))
+        workers.append(_plan_worker(name, version, entry, None, f"extra{extra}", log_directory))
     return ServablePlan(name, version, tuple(workers))
 
 
-def _plan_worker(name: str, version: int, entry: _Merged, device: int, kind: str, log_directory: Path) -> WorkerPlan:
+def _plan_worker(
+    name: str, version: int, entry: _Merged, device: int | None, kind: str, log_directory: Path
+) -> WorkerPlan:
+    key = None if device is None else entry.first.dec_key  # a worker without a device loads no model
     config = {
         "servable_directory": str(entry.directory),
         "servable_name": name,
@@ -234,11 +237,14 @@ def _plan_worker(name: str, version: int, entry: _Merged, device: int, kind: str
         "version_directory": None if entry.version_directory is None else str(entry.version_directory),
         "device_id": device,
         "device_type": entry.first.device_type,
-        "dec_key": None if entry.first.dec_key is None else entry.first.dec_key.hex(),
+        "dec_key": None if key is None else key.hex(),
         "dec_mode": entry.first.dec_mode,
+        "extra": device is None,
+        "has_extra_workers": entry.num_parallel_workers > max(len(entry.device_ids), 1),
     }
     return WorkerPlan(
         label=f"{name} version {version} {kind}",
         config_json=json.dumps(config),
         log_file=str(log_directory / f"log_{name}_{kind}_version{version}.log"),
+        extra=device is None,
     )

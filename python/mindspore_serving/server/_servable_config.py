@@ -29,8 +29,9 @@ class ServableStartConfig:
         device_type (str, optional): "Ascend", "GPU" or "CPU" in any spelling of upper and lower case; None takes what
             the installed MindSpore runs on. Default: None.
         num_parallel_workers (int, optional): The number of worker processes, at most 64. When it is larger than the
-            number of devices, the additional workers share the devices in turn, and each loads the model again.
-            Default: 0.
+            number of devices, the additional ones run the Python stages of the servable's methods and leave the
+            models to the workers that have a device: the models are loaded no more often. A servable whose methods
+            are models alone gets no additional workers. Default: 0.
         dec_key (bytes, optional): The key that decrypts the model: 16, 24 or 32 bytes. Default: None.
         dec_mode (str, optional): How the model is encrypted: "AES-GCM" or "AES-CBC". Used with `dec_key` only.
             Default: "AES-GCM".

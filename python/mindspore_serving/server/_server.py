@@ -68,7 +68,8 @@ def start_servables(
 ) -> None:
     """Start one or more servables and wait until they are ready.
 
-    Every servable version gets one worker process for each of its devices. The processes' output goes to
+    Every servable version gets one worker process for each of its devices, and the extra ones that
+    `ServableStartConfig.num_parallel_workers` asks for. The processes' output goes to
     ``serving_logs`` in the current working directory. When the call returns, all of them are ready, and the script
     keeps running after its last line until SIGINT (Ctrl+C), SIGTERM or `stop`.
 
@@ -102,7 +103,7 @@ def start_servables(
         running.take_signals()
         command, environment = _launch.worker_command(), _launch.worker_environment()
         for plan in plans:
-            workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
+            workers = [(worker.label, worker.config_json, worker.log_file, worker.extra) for worker in plan.workers]
             running.native.add_servable(plan.name, plan.version, workers, command, list(environment.items()))
         _wait_ready(running)
         running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)

@@ -31,10 +31,12 @@ class StartOrder:
     servable_name: str
     version: int
     version_directory: str | None
-    device_id: int
+    device_id: int | None  # None: of an extra worker
     device_type: str | None
     dec_key: bytes | None
     dec_mode: str
+    extra: bool = False  # runs Python stages only
+    has_extra_workers: bool = False
 
     @classmethod
     def from_json(cls, text: bytes) -> StartOrder:
@@ -44,7 +46,12 @@ class StartOrder:
         return cls(dec_key=None if key is None else bytes.fromhex(key), **values)
 
     def __repr__(self) -> str:
-        return f"StartOrder({self.servable_name!r}, version {self.version}, device {self.device_id})"
+        return f"StartOrder({self.servable_name!r}, version {self.version}, {self.place})"
+
+    @property
+    def place(self) -> str:
+        """What the log calls this worker."""
+        return "without a device" if self.extra else f"on device {self.device_id}"
 
 
 class _NativeLog(logging.Handler):
@@ -119,7 +126,7 @@ def _opening_lines(order: StartOrder, description: dict[str, Any]) -> list[str]:
     """What the log of a worker begins with, at every log level: what it serves, and how each model is run."""
     methods = ", ".join(method["name"] for method in description["methods"])
     lines = [
-        f"Servable {order.servable_name} version {order.version} on device {order.device_id}, process {os.getpid()}: "
+        f"Servable {order.servable_name} version {order.version} {order.place}, process {os.getpid()}: "
         f"methods {methods}"
     ]
     for model in description["models"]:
@@ -129,7 +136,8 @@ def _opening_lines(order: StartOrder, description: dict[str, Any]) -> list[str]:
 
 
 def _load(worker: Worker, order: StartOrder) -> ServableStages:
-    os.environ["SERVING_DEVICE_ID"] = str(order.device_id)
+    if order.device_id is not None:
+        os.environ["SERVING_DEVICE_ID"] = str(order.device_id)
     _servable_module.import_servable_config(order.servable_directory, order.servable_name)
     registration = _registry.registration_of(os.path.join(order.servable_directory, order.servable_name))
     # Only now: numpy and what else the stages need, after the user's file had its chance to set things up.

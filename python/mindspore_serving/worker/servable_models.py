@@ -61,7 +61,7 @@ def load_models(worker: Worker, order: StartOrder, registration: Registration) -
     """
     threads = max((model.context.thread_num or 0 for model in registration.models if model.context), default=0)
     models = [_load_model(worker, order, declaration, threads) for declaration in registration.models]
-    _check_counts(registration, models)
+    check_counts(registration, models)
     return models
 
 
@@ -90,7 +90,7 @@ def _load_model(worker: Worker, order: StartOrder, model: ModelDeclaration, thre
             dec_key=order.dec_key,
             dec_mode=order.dec_mode,
             device_type=order.device_type,
-            device_id=order.device_id,
+            device_id=order.device_id or 0,
             kernel_threads=threads,
         )
         for file in files
@@ -120,7 +120,8 @@ def _without_effect(model: ModelDeclaration) -> list[str]:
     return given
 
 
-def _check_counts(registration: Registration, models: Sequence[ServableModel]) -> None:
+def check_counts(registration: Registration, models: Sequence[ServableModel]) -> None:
+    """Raise RuntimeError if methods use a model with other counts of inputs or outputs than it has."""
     for (number, subgraph), counts in registration.model_counts.items():
         model = models[number]
         loaded = model.subgraphs[subgraph]
@@ -138,15 +139,16 @@ def _open_session(worker: Worker, loaded: LoadedModel) -> int:
     if loaded.session_library is not None:
         return worker.open_session(str(loaded.session_library), loaded.session_options)
     return worker.add_python_session(
-        [_native_info(info) for info in loaded.inputs],
-        [_native_info(info) for info in loaded.outputs],
+        [native_info(info) for info in loaded.inputs],
+        [native_info(info) for info in loaded.outputs],
         loaded.batch_sizes,
         loaded.python_run,
         loaded.way,
     )
 
 
-def _native_info(info: TensorInfo) -> tuple[str, int, list[int] | None]:
+def native_info(info: TensorInfo) -> tuple[str, int, list[int] | None]:
+    """An input or output as the native worker takes it."""
     return info.name, info.dtype, None if info.dims is None else list(info.dims)
 
 
@@ -157,6 +159,7 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
     return {
         "file": os.path.basename(loaded.model_file),
         "way": loaded.way,
+        "batch_size": loaded.batch_size,
         "batch_sizes": loaded.batch_sizes,
         "inputs": describe(loaded.inputs),
         "outputs": describe(loaded.outputs),

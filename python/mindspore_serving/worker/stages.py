@@ -10,6 +10,7 @@ from mindspore_serving.server.register import _calls
 from mindspore_serving.server.register._registry import Method, Registration, Stage, StageKind
 from mindspore_serving.worker._stage_runner import StageRunner
 from mindspore_serving.worker.nested_calls import NestedCalls
+from mindspore_serving.worker.remote_models import declare_remote_models
 from mindspore_serving.worker.servable_models import ServableModel, describe_models, load_models
 
 if TYPE_CHECKING:
@@ -44,13 +45,21 @@ class ServableStages:
         self._worker = worker
         self._runner = StageRunner(order.servable_directory)
         self._functions: dict[int, int] = {}  # id() of a function: its number in the runner
-        self._models = load_models(worker, order, registration)
+        load = declare_remote_models if order.extra else load_models
+        self._models = load(worker, order, registration)
         worker.set_python_stages(self._runner.capsule())
         public = registration.pipelines or registration.methods
         self._add_methods(order, registration, public)
+        if order.has_extra_workers and not order.extra:
+            worker.serve_extra_workers()
         self.description: dict[str, Any] = {
             "methods": [
-                {"name": method.name, "inputs": list(method.inputs), "outputs": list(method.outputs)}
+                {
+                    "name": method.name,
+                    "inputs": list(method.inputs),
+                    "outputs": list(method.outputs),
+                    "stages": [stage.kind.value for stage in method.stages],
+                }
                 for method in public.values()
             ],
             "models": describe_models(self._models),
