@@ -95,7 +95,9 @@ def main() -> int:
             if arguments.update:
                 return f"{counts[name]:,} instructions a request"
             if written["compiler"] != used:
-                return f"{counts[name]:,} instructions a request; not compared, the baseline is of {written['compiler']}"
+                return (
+                    f"{counts[name]:,} instructions a request; not compared, the baseline is of {written['compiler']}"
+                )
             return verdict(name, counts[name], written["instructions"])
 
         report.check(name, check)
