@@ -118,8 +118,8 @@ class Ledger:
     def report(self) -> str:
         """Everything one needs to understand a failure: the events, and the first unexplained errors among them."""
         unexplained = [
-            f"{error.sent:8.2f} - {error.answered:.2f}  {error.kind} at {error.servable} over {error.client}: {error.text}"
-            for error in self.unexplained()
+            f"{e.sent:8.2f} - {e.answered:.2f}  {e.kind} at {e.servable} over {e.client}: {e.text}"
+            for e in self.unexplained()
         ]
         return "\n".join(
             [self.summary(), "--- events", *self.events, f"--- {len(unexplained)} unexplained", *unexplained[:40]]
