@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -66,6 +67,7 @@ _exit_code = 0  # what the process ends with after a stop that nobody asked for
 
 def start_servables(
     servable_configs: ServableStartConfig | list[ServableStartConfig] | tuple[ServableStartConfig, ...],
+    enable_lite: bool = False,
 ) -> None:
     """Start one or more servables and wait until they are ready.
 
@@ -76,6 +78,8 @@ def start_servables(
     Args:
         servable_configs (Union[ServableStartConfig, list[ServableStartConfig], tuple[ServableStartConfig]]): What to
             start. Configs of the same servable and version are merged.
+        enable_lite (bool, optional): Taken for scripts that ran their models with MindSpore Lite. MindSpore runs them
+            here, which a warning says when it is True. Default: False.
 
     Raises:
         RuntimeError: A servable could not be started; the text carries the reason with the file and line of the
@@ -91,8 +95,10 @@ def start_servables(
         >>> server.start_servables(servable_configs=(resnet_config, add_config))  # press Ctrl+C to stop
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with _StopOnError():
+    with StopOnError():
         configs = _launch.check_configs(servable_configs)
+        if _checks.check_bool("enable_lite", enable_lite):
+            warnings.warn("enable_lite has no effect: MindSpore runs the models, not MindSpore Lite", stacklevel=2)
         running = _begin("servables")
         log_directory = Path.cwd() / _launch.LOG_DIRECTORY
         plans = _launch.plan_servables(configs, log_directory)
@@ -136,7 +142,7 @@ def start_grpc_server(
         >>>
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with _StopOnError():
+    with StopOnError():
         _checks.check_str("address", address)
         if address.startswith("unix:"):
             _check_unix_address(address)
@@ -173,7 +179,7 @@ def start_restful_server(
         >>>
         >>> server.start_restful_server("0.0.0.0:5900")
     """
-    with _StopOnError():
+    with StopOnError():
         _checks.check_str("address", address)
         if address.startswith("unix:"):
             raise RuntimeError(
@@ -248,7 +254,7 @@ def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
         _get_running().native.set_max_bytes_in_flight(max_bytes_in_flight)
 
 
-class _StopOnError:
+class StopOnError:
     """Whatever a start call raises, the whole server is stopped before the caller sees it. Starts are one at a time."""
 
     def __enter__(self) -> None:
