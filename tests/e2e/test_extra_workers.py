@@ -41,9 +41,9 @@ def double(y):
     return y * 2, here()
 
 
-def slowly(x):
+def slowly(x1, x2):
     time.sleep(0.05)
-    return x
+    return x1.astype(np.float32), x2.astype(np.float32)
 
 
 def twice(x1, x2):
@@ -66,7 +66,7 @@ def checked(x1, x2):
 
 @register.register_method(output_names=["y"])
 def slow(x1, x2):
-    x1 = register.add_stage(slowly, x1, outputs_count=1)
+    x1, x2 = register.add_stage(slowly, x1, x2, outputs_count=2)
     y = register.add_stage(model, x1, x2, outputs_count=1)
     return y
 
@@ -287,7 +287,7 @@ def test_model_call_inside_a_stage(calc):
             np.testing.assert_array_equal(result["y"], (x1 + x2 + x2) + (x1 + x1 + x2))
             pids.add(int(result["pid"]))
     assert len(pids) >= 2
-    error = client.infer([{"x1": np.zeros((3, 2), np.float32), "x2": np.zeros((2, 2), np.float32)}])[0]["error"]
+    error = client.infer([{"x1": np.zeros((3, 2), np.float32), "x2": np.zeros((2, 2), np.float32)}])["error"]
     assert "Given model input 0 size 24 not match the size 16 defined in model" in error
 
 
