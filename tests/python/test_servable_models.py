@@ -89,7 +89,7 @@ def test_without_a_thread_num_the_number_is_measured(load):
     assert [kwargs["kernel_threads"] for _, kwargs in loads] == [0, 0]
 
 
-def test_what_has_no_effect_is_logged_once_a_model(load, caplog):
+def test_what_has_no_effect_is_logged(load, caplog):
     context = register.Context(thread_num=1, enable_parallel=True)
     context.append_device_info(register.GPUDeviceInfo(precision_mode="fp16"))
     context.append_device_info(register.CPUDeviceInfo())
@@ -121,7 +121,7 @@ def test_counts_that_do_not_fit_name_the_model_and_the_subgraph(load):
 
 
 @pytest.mark.parametrize("file", ["missing.mindir", "missing.om"])
-def test_a_model_file_that_does_not_exist_is_named(load, file):
+def test_a_model_that_cannot_be_loaded_is_refused(load, file):
     message = f"Load model failed, servable directory: '/somewhere'.*: the model file '.*/{file}' does not exist"
     with pytest.raises(RuntimeError, match=message):
         load(declaration("first.mindir"), declaration(file, model_format=file.rpartition(".")[2]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,10 +79,11 @@ def _load_model(
 ) -> ServableModel:
     files = _model_files(order, model)
     load = _load_om if model.model_format == "om" else _load_mindir
-    loaded, sessions = load(worker, order, model, files, options, threads)
-    without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
-    largest = max(one.batch_size for one in loaded)
-    number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
+    with _told_with_servable(order):
+        loaded, sessions = load(worker, order, model, files, options, threads)
+        without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
+        largest = max(one.batch_size for one in loaded)
+        number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
     return ServableModel(model, number, loaded)
 
 
@@ -147,6 +149,22 @@ def _load_om(
     return [one for one, _ in loaded], [session for _, session in loaded]
 
 
+def _load_failed(order: StartOrder) -> str:
+    """How every failure to load a model begins."""
+    return (
+        f"Load model failed, servable directory: '{order.servable_directory}', servable name: '{order.servable_name}': "
+    )
+
+
+@contextmanager
+def _told_with_servable(order: StartOrder) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).removeprefix("Load model failed, ")
+        raise RuntimeError(_load_failed(order) + text) from error.__cause__
+
+
 def _check_counts(registration: Registration, models: Sequence[ServableModel]) -> None:
     for (number, subgraph), counts in registration.model_counts.items():
         model = models[number]
@@ -200,8 +218,5 @@ def _model_files(order: StartOrder, model: ModelDeclaration) -> Sequence[Path]:
     files = [Path(order.version_directory, file) for file in model.files]
     for file in files:
         if not file.is_file():
-            raise RuntimeError(
-                f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
-                f"'{order.servable_name}': the model file '{file}' does not exist"
-            )
+            raise RuntimeError(f"{_load_failed(order)}the model file '{file}' does not exist")
     return files
