@@ -97,8 +97,9 @@ class _Running:
 _start_lock = (
     threading.RLock()
 )  # one start call at a time; held while waiting, so taken before _lock and never by stop()
-_lock = threading.Lock()  # guards which server is the running one
+_lock = threading.Lock()  # guards which server is the running one, and which one is stopping
 _running: _Running | None = None
+_stopping: _Running | None = None  # the one that stop() has not finished with
 _stop_timeout = DEFAULT_STOP_TIMEOUT  # seconds; kept from one server to the next
 _exit_code = 0  # what the process ends with after a stop that nobody asked for
 
@@ -279,7 +280,8 @@ def stop() -> None:
     """Stop the gRPC and RESTful servers and all servables.
 
     Requests that were accepted are answered, for up to 10 seconds or what `set_stop_timeout` says. A signal meanwhile
-    ends the waiting. Does nothing when nothing runs. Afterwards everything can be started again.
+    ends the waiting. Any thread may call it, also while another does: each call returns when the server has stopped.
+    Does nothing when nothing runs. Afterwards everything can be started again.
 
     Examples:
         >>> from mindspore_serving import server
@@ -289,17 +291,22 @@ def stop() -> None:
         >>> ...
         >>> server.stop()
     """
-    global _running
+    global _running, _stopping
     with _lock:
-        running, _running = _running, None
+        if _running is not None:
+            _running, _stopping = None, _running
+        running = _stopping
     if running is None or running.pid != os.getpid():
         return
     running.end_watch()
     try:
-        running.native.stop(_stop_timeout)
+        running.native.stop(_stop_timeout)  # waits for another thread that is in it
     finally:
         running.give_signals_back()
     running.join_threads()
+    with _lock:
+        if _stopping is running:
+            _stopping = None
 
 
 def set_stop_timeout(seconds: float) -> None:
