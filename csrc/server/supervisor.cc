@@ -320,17 +320,18 @@ void Supervisor::State::RemoveIfGone(Servable* servable) {
   LogEvent(LogLevel::kInfo, "version_left")
       .With("servable", servable->spec.name)
       .With("version", servable->spec.version);
+  const uint64_t id = servable->id;
+  std::erase_if(workers, [servable](const auto& worker) { return worker->servable == servable; });
+  std::erase_if(servables, [servable](const auto& one) { return one.get() == servable; });
+  Publish();
   // The loops' share of the memory goes with their next turn.
-  front_end->Barrier([this, id = servable->id] {
+  front_end->Barrier([this, id] {
     {
       const std::lock_guard<std::mutex> lock(mutex);
       news[id].gone = true;
     }
     changed.notify_all();
   });
-  std::erase_if(workers, [servable](const auto& worker) { return worker->servable == servable; });
-  std::erase_if(servables, [servable](const auto& one) { return one.get() == servable; });
-  Publish();
 }
 
 void Supervisor::State::Worker::Launch() {

@@ -5,6 +5,7 @@ A servable is a directory with a ``servable_config.py``, which says what is done
 """
 
 from mindspore_serving.server import master, register
+from mindspore_serving.server._limits import ServerLimits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._server import (
     reload_servables,
@@ -21,6 +22,7 @@ from mindspore_serving.server._ssl import SSLConfig
 __all__ = [
     "SSLConfig",
     "ServableStartConfig",
+    "ServerLimits",
     "master",
     "register",
     "reload_servables",

@@ -36,11 +36,11 @@ def check_int(name: str, value: object, minimum: int = 0, maximum: int | None = 
 
 
 def check_seconds(name: str, value: object, minimum: float, maximum: float) -> float:
-    """Return `value` if it is a number (no bool) within the range."""
+    """Return a number of seconds within the range as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RuntimeError(f"Parameter '{name}' should be int or float, but {_show(value)} was given")
-    if not minimum <= value <= maximum:  # nor NaN
-        raise RuntimeError(f"Parameter '{name}' should be in range [{minimum}, {maximum}], but {value} was given")
+        raise RuntimeError(f"Parameter '{name}' should be a number of seconds, but {_show(value)} was given")
+    if not minimum <= value <= maximum:  # also for NaN
+        raise RuntimeError(f"Parameter '{name}' should be in range [{minimum:g}, {maximum:g}], but {value} was given")
     return float(value)
 
 

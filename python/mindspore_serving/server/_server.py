@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mindspore_serving._native import load_native
 from mindspore_serving.server import _checks, _launch
+from mindspore_serving.server._limits import ServerLimits, native_limits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._ssl import SSLConfig
 from mindspore_serving.server._version_watch import VersionWatch
@@ -106,6 +108,7 @@ _exit_code = 0  # what the process ends with after a stop that nobody asked for
 
 def start_servables(
     servable_configs: ServableStartConfig | list[ServableStartConfig] | tuple[ServableStartConfig, ...],
+    enable_lite: bool = False,
 ) -> None:
     """Start one or more servables and wait until requests reach them.
 
@@ -119,6 +122,8 @@ def start_servables(
     Args:
         servable_configs (Union[ServableStartConfig, list[ServableStartConfig], tuple[ServableStartConfig]]): What to
             start. Configs of the same servable and version are merged.
+        enable_lite (bool, optional): Taken for scripts that ran their models with MindSpore Lite. MindSpore runs them
+            here, which a warning says when it is True. Default: False.
 
     Raises:
         RuntimeError: A servable could not be started, or runs already; the text carries the reason with the file and
@@ -135,9 +140,11 @@ def start_servables(
         >>> server.start_servables(servable_configs=(resnet_config, add_config))  # press Ctrl+C to stop
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with _StartCall() as call:
+    with StopOnError() as call:
         call.stop_on_error = not _servables_run()
         configs = _launch.check_configs(servable_configs)
+        if _checks.check_bool("enable_lite", enable_lite):
+            warnings.warn("enable_lite has no effect: MindSpore runs the models, not MindSpore Lite", stacklevel=2)
         running = _get_running()
         if running.versions is None:
             running.versions = RunningVersions(
@@ -232,7 +239,13 @@ def watch_versions(interval_seconds: float = 10.0) -> None:
             running.watch.start()
 
 
-def start_grpc_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
+def start_grpc_server(
+    address: str,
+    max_msg_mb_size: int = 100,
+    ssl_config: SSLConfig | None = None,
+    *,
+    limits: ServerLimits | None = None,
+) -> None:
     """Start the gRPC server. Servables may be started before or after it.
 
     A script that starts no servables ends, and stops the server, after its last line.
@@ -241,6 +254,7 @@ def start_grpc_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLC
         address (str): ``ip:port``, or ``unix:path`` with the path of a Unix domain socket, whose directory must exist.
         max_msg_mb_size (int, optional): The largest message taken or sent, in MiB, 1 to 512. Default: 100.
         ssl_config (SSLConfig, optional): How connections are encrypted; None means not at all. Default: None.
+        limits (ServerLimits, optional): Connections, time-outs and the like; None means the defaults. Default: None.
 
     Raises:
         RuntimeError: A parameter is invalid, the address cannot be listened on, or the server is already running.
@@ -251,10 +265,16 @@ def start_grpc_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLC
         >>>
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    _start_endpoint("grpc", address, max_msg_mb_size, ssl_config)
+    _start_endpoint("grpc", address, max_msg_mb_size, ssl_config, limits)
 
 
-def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
+def start_restful_server(
+    address: str,
+    max_msg_mb_size: int = 100,
+    ssl_config: SSLConfig | None = None,
+    *,
+    limits: ServerLimits | None = None,
+) -> None:
     """Start the RESTful server. Servables may be started before or after it.
 
     A script that starts no servables ends, and stops the server, after its last line.
@@ -263,6 +283,7 @@ def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: S
         address (str): ``ip:port``.
         max_msg_mb_size (int, optional): The largest request body taken, in MiB, 1 to 512. Default: 100.
         ssl_config (SSLConfig, optional): How connections are encrypted; None means not at all. Default: None.
+        limits (ServerLimits, optional): Connections, time-outs and the like; None means the defaults. Default: None.
 
     Raises:
         RuntimeError: A parameter is invalid, the address cannot be listened on, or the server is already running.
@@ -273,7 +294,7 @@ def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: S
         >>>
         >>> server.start_restful_server("0.0.0.0:5900")
     """
-    _start_endpoint("restful", address, max_msg_mb_size, ssl_config)
+    _start_endpoint("restful", address, max_msg_mb_size, ssl_config, limits)
 
 
 def stop() -> None:
@@ -342,13 +363,35 @@ def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
         _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
 
 
-class _StartCall:
+def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
+    """Set how much memory requests and replies may hold together in the running server; more requests are refused.
+
+    What counts: messages being received or worked on, their tensors in shared memory, and replies until they are sent.
+    A request counts twice while it is worked on, as its message and as its tensors.
+
+    Args:
+        max_bytes_in_flight (int): Bytes, 1048576 or larger; a new server starts with 4294967296.
+
+    Raises:
+        RuntimeError: The value is invalid.
+
+    Examples:
+        >>> from mindspore_serving import server
+        >>>
+        >>> server.master.context.set_max_bytes_in_flight(512 << 20)
+    """
+    _checks.check_int("max_bytes_in_flight", max_bytes_in_flight, 1 << 20, (1 << 63) - 1)
+    with _start_lock:
+        _get_running().native.set_max_bytes_in_flight(max_bytes_in_flight)
+
+
+class StopOnError:
     """Starts are one at a time, and what one raises stops the whole server before the caller sees it, unless the call
     says otherwise."""
 
     stop_on_error = True
 
-    def __enter__(self) -> _StartCall:
+    def __enter__(self) -> StopOnError:
         _start_lock.acquire()
         return self
 
@@ -384,9 +427,11 @@ def _running_versions(what: str) -> RunningVersions:
     return versions
 
 
-def _start_endpoint(kind: str, address: str, max_msg_mb_size: int, ssl_config: SSLConfig | None) -> None:
+def _start_endpoint(
+    kind: str, address: str, max_msg_mb_size: int, ssl_config: SSLConfig | None, limits: ServerLimits | None
+) -> None:
     endpoint = _ENDPOINTS[kind]
-    with _StartCall():
+    with StopOnError():
         _checks.check_str("address", address)
         if not address.startswith("unix:"):
             _checks.check_ip_address(address)
@@ -401,6 +446,10 @@ def _start_endpoint(kind: str, address: str, max_msg_mb_size: int, ssl_config: S
             raise RuntimeError(
                 f"Parameter 'ssl_config' should be SSLConfig or None, but a {type(ssl_config).__name__} was given"
             )
+        if limits is not None and not isinstance(limits, ServerLimits):
+            raise RuntimeError(
+                f"Parameter 'limits' should be ServerLimits or None, but a {type(limits).__name__} was given"
+            )
         running = _get_running()
         if kind in running.started:
             raise RuntimeError(
@@ -408,7 +457,7 @@ def _start_endpoint(kind: str, address: str, max_msg_mb_size: int, ssl_config: S
             )
         running.started.add(kind)
         start = getattr(running.native, endpoint.native_start)
-        start(address, max_msg_mb_size, *_ssl_arguments(ssl_config))
+        start(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
         print(f"Serving {endpoint.title} server start success, listening on {address}", flush=True)
 
 
