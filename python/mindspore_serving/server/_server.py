@@ -150,8 +150,9 @@ def start_servables(
             running.versions = RunningVersions(
                 running.native, Path.cwd() / _launch.LOG_DIRECTORY, running.check_interrupted
             )
+        plans = running.versions.plan(configs)
         running.take_signals()
-        running.versions.start(configs, later=not call.stop_on_error)
+        running.versions.start(plans, later=not call.stop_on_error)
         if running.monitor is None:
             running.started.add("servables")
             running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)

@@ -54,21 +54,43 @@ class RunningVersions:
         self._failed: dict[tuple[str, int], Fingerprint] = {}  # what could not be loaded, as it was then
         self._seen: dict[tuple[str, int], Fingerprint] = {}  # new versions at the last look
 
-    def start(self, configs: Sequence[ServableStartConfig], *, later: bool) -> None:
-        """Start what the configs ask for, and wait until requests reach it.
-
-        Args:
-            configs: The start configs.
-            later: Others serve already. A failure then takes back what this call started.
+    def plan(self, configs: Sequence[ServableStartConfig]) -> list[_launch.ServablePlan]:
+        """Check what the configs ask for.
 
         Raises:
-            RuntimeError: A check or a worker has failed, or the server is being stopped.
+            RuntimeError: A check has failed, or a version runs already.
         """
         plans = _launch.plan_servables(configs, self._log_directory)
         for plan in plans:
             self._check_new(plan)
         self._make_log_directory()
-        self._join(plans, later=later)
+        return plans
+
+    def start(self, plans: Sequence[_launch.ServablePlan], *, later: bool) -> None:
+        """Start versions, and wait until requests reach them.
+
+        Args:
+            plans: What to start.
+            later: Others serve already. A failure then takes back what this call started.
+
+        Raises:
+            RuntimeError: A worker has failed, or the server is being stopped.
+        """
+        command, environment = _launch.worker_command(), list(_launch.worker_environment().items())
+        added: list[RunningVersion] = []
+        try:
+            for plan in plans:
+                config_file = fingerprint([plan.directory / plan.name / "servable_config.py"])
+                workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
+                number = self._native.add_servable(plan.name, plan.version, workers, command, environment, later)
+                added.append(RunningVersion(plan, number, config_file))
+            self._wait_ready([version.number for version in added])
+        except BaseException:
+            if later:
+                self._take_back(added)
+            raise
+        for version in added:
+            self._running[version.plan.name, version.plan.version] = version
 
     def stop(self, name: str, version: int, drain_seconds: float) -> None:
         """Take one version out and wait until it has gone; 0 is the newest that runs.
@@ -137,23 +159,6 @@ class RunningVersions:
         except OSError as error:
             raise RuntimeError(f"The log directory '{self._log_directory}' cannot be made: {error}") from error
 
-    def _join(self, plans: Iterable[_launch.ServablePlan], *, later: bool) -> None:
-        command, environment = _launch.worker_command(), list(_launch.worker_environment().items())
-        added: list[RunningVersion] = []
-        try:
-            for plan in plans:
-                config_file = fingerprint([plan.directory / plan.name / "servable_config.py"])
-                workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
-                number = self._native.add_servable(plan.name, plan.version, workers, command, environment, later)
-                added.append(RunningVersion(plan, number, config_file))
-            self._wait_ready([version.number for version in added])
-        except BaseException:
-            if later:
-                self._take_back(added)
-            raise
-        for version in added:
-            self._running[version.plan.name, version.plan.version] = version
-
     def _take_back(self, versions: Iterable[RunningVersion]) -> None:
         for version in versions:
             self._native.retire(version.number, 0)
@@ -217,7 +222,7 @@ class RunningVersions:
             files = [plan.directory / plan.name / "servable_config.py", *plan.version_directory.rglob("*")]
             as_loaded = fingerprint(files)
             try:
-                self._join([plan], later=True)
+                self.start([plan], later=True)
             except RuntimeError:
                 self._failed[new_key] = as_loaded
                 raise
