@@ -172,6 +172,8 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
   CollectHeld(hand);
   if (forwarder_ != nullptr) {
     forwarder_->Collect(&hand.news);
+    forwarder_->DoorbellsDue(&hand.devices);  // of those that took over rows
+    RingDevices(hand, lock);
   }
   StageQueue* queue = TakeBatch(hand);
   if (queue == nullptr && hand.finished.empty() && hand.arrived.empty() && hand.news.empty()) {
@@ -202,11 +204,7 @@ void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mut
     lock.lock();
     EnqueueMoved(hand);
     EndNews(hand);
-    if (!hand.devices.empty()) {
-      lock.unlock();
-      RingDevices(hand);
-      lock.lock();
-    }
+    RingDevices(hand, lock);
   }
   if (queue == nullptr) {
     TellCallers(hand, lock);

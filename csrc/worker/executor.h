@@ -212,6 +212,7 @@ class Executor {
   void ReadNews(Hand& hand);
   void EndNews(Hand& hand);
   void RingDevices(Hand& hand);
+  void RingDevices(Hand& hand, std::unique_lock<std::mutex>& lock);
   // executor.cc: the threads' loop and blocking
   Status OpenEvents(UniqueFd doorbell);
   void WaitForEnd(const RunHooks& hooks);

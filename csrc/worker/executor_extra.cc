@@ -34,6 +34,7 @@ Status Executor::ServeExtraWorkers() {
       starts_[kDevice] = true;
     }
   }
+  starts_inline_ = starts_inline_ || models_.empty();  // to refuse, no lane is needed
   refusing_plan_ = static_cast<uint32_t>(plans_.size());
   plans_.push_back(std::make_unique<MethodPlan>(MethodGraph()));
   free_instances_.emplace_back();

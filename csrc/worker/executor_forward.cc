@@ -166,4 +166,13 @@ void Executor::RingDevices(Hand& hand) {
   hand.devices.clear();
 }
 
+// Under the lock, which it gives up for that.
+void Executor::RingDevices(Hand& hand, std::unique_lock<std::mutex>& lock) {
+  if (!hand.devices.empty()) {
+    lock.unlock();
+    RingDevices(hand);
+    lock.lock();
+  }
+}
+
 }  // namespace msserving

@@ -7,6 +7,7 @@ namespace msserving {
 namespace {
 
 constexpr uint32_t kPythonBound = 64;     // instances a Python stage is handed at once in a method without a model
+constexpr uint32_t kForwardBound = 256;   // rows that an extra worker hands on at once
 constexpr uint32_t kPythonBoundMin = 16;  // and at least this many before a model with small batches
 
 }  // namespace
@@ -90,7 +91,9 @@ uint32_t Executor::QueueForModel(const StagePlan& stage) {
       return i;
     }
   }
-  auto queue = std::make_unique<StageQueue>(BatchPolicy{graph.max_batch(), options_.max_wait_us}, clock_);
+  const BatchPolicy run{graph.max_batch(), options_.max_wait_us};
+  const BatchPolicy forward{std::max(graph.max_batch(), kForwardBound), 0};  // waiting is the device worker's
+  auto queue = std::make_unique<StageQueue>(forwarder_ != nullptr ? forward : run, clock_);
   queue->lane = kDevice;
   queue->graph = &graph;
   queue->name = "model " + std::to_string(stage.target) + " sub-graph " + std::to_string(stage.subgraph);
