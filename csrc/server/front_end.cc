@@ -21,12 +21,20 @@
 namespace msserving {
 
 struct FrontEnd::LoopThread final : HealthSource {
-  explicit LoopThread(std::atomic<bool>* is_ready) : ready_flag(is_ready) {}
+  LoopThread(const std::atomic<bool>* is_ready, const std::atomic<bool>* is_draining)
+      : ready_flag(is_ready), draining_flag(is_draining) {}
 
   bool live() override { return true; }
   bool ready() override { return ready_flag->load(std::memory_order_relaxed); }
+  ServableHealth servable(std::string_view name, uint64_t version) override {
+    const ServableHealth health = dispatcher->Health(name, version);
+    return health == ServableHealth::kServing && draining_flag->load(std::memory_order_relaxed)
+               ? ServableHealth::kNotServing
+               : health;
+  }
 
-  std::atomic<bool>* ready_flag;
+  const std::atomic<bool>* ready_flag;
+  const std::atomic<bool>* draining_flag;
   UniqueFd doorbell;  // the end that workers are given
   UniqueFd listener;  // on its way from the starting thread to the loop
   // Destroyed from the bottom up, on the loop's thread: servers before their services, those before the dispatcher.
@@ -64,7 +72,7 @@ FrontEnd::~FrontEnd() { Stop(); }
 Status FrontEnd::Start() {
   const BlockedSignals blocked;
   for (int i = 0; i < std::max(1, options_.io_threads); ++i) {
-    auto loop = std::make_unique<LoopThread>(&ready_);
+    auto loop = std::make_unique<LoopThread>(&ready_, &draining_);
     loop->doorbell.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     UniqueFd own(loop->doorbell ? dup(loop->doorbell.get()) : -1);
     if (!own) {
@@ -196,6 +204,7 @@ void FrontEnd::RemoveWorker(uint64_t worker, const std::string& reason) {
 }
 
 void FrontEnd::Drain() {
+  draining_ = true;
   OnAllLoops([](LoopThread* loop) {
     if (loop->grpc) {
       loop->grpc->Drain();

@@ -78,6 +78,7 @@ class FrontEnd {
   FrontEndOptions options_;
   std::shared_ptr<DispatchLimits> limits_ = std::make_shared<DispatchLimits>();
   std::atomic<bool> ready_{false};
+  std::atomic<bool> draining_{false};
   std::vector<std::unique_ptr<LoopThread>> loops_;
   bool has_grpc_ = false;
   bool has_rest_ = false;

@@ -13,6 +13,7 @@
 #include "base/unique_fd.h"
 #include "net/event_loop.h"
 #include "servable/dispatcher.h"
+#include "servable/health.h"
 #include "server/worker_link.h"
 #include "tensor/slab.h"
 
@@ -53,6 +54,9 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Status Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns, ReplySink* sink,
                 RequestTicket* ticket) override;
   void Cancel(RequestTicket ticket) override;
+
+  // Known are the servable versions that have or had a worker; version 0 is any.
+  ServableHealth Health(std::string_view servable, uint64_t version) const;
 
   // A servable version exists from its first worker on. `requests` is the memory that all its workers have mapped;
   // it is taken the first time and ignored later.
