@@ -42,7 +42,6 @@ std::vector<float> FloatsOf(const TensorView& view) {
 
 void PlusOne(const PythonStageCall& call) {
   for (uint32_t i = 0; i < call.instances; ++i) {
-    auto* data = const_cast<uint8_t*>(call.input[i * call.inputs].data);
     std::vector<float> values = FloatsOf(call.input[i * call.inputs]);
     if (values[0] == 99) {
       call.sink->Fail(i, "ValueError: ninety-nine");
@@ -51,7 +50,9 @@ void PlusOne(const PythonStageCall& call) {
     for (float& value : values) {
       value += 1;
     }
-    std::memcpy(data, values.data(), values.size() * sizeof(float));  // in place, as users may
+    if (call.write_back[0] != 0) {  // in place, as users may
+      std::memcpy(const_cast<uint8_t*>(call.input[i * call.inputs].data), values.data(), values.size() * sizeof(float));
+    }
     call.sink->Put(i, 0, ViewOfFloats(values));
   }
 }

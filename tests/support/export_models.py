@@ -1,4 +1,4 @@
-"""Exports the small models of the end-to-end tests: add.mindir, addb.mindir and plus100.mindir.
+"""Exports the small models of the end-to-end tests: add.mindir, addb.mindir, wideb.mindir and plus100.mindir.
 
 usage: export_models.py FOLDER
 """
@@ -34,6 +34,7 @@ def main(folder: Path) -> None:
     for name, net, shape in (
         ("add", Add(), (2, 2)),
         ("addb", Add(), (BATCH, 2, 2)),
+        ("wideb", Add(), (BATCH, 100, 200)),
         ("plus100", Add(100), (2, 2)),
     ):
         x = ms.Tensor(np.zeros(shape, np.float32))

@@ -35,6 +35,15 @@ def check_int(name: str, value: object, minimum: int = 0, maximum: int | None = 
     return value
 
 
+def check_number(name: str, value: object, minimum: float, maximum: float) -> float:
+    """Return an int or float (no bool, no NaN) within the range, as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RuntimeError(f"Parameter '{name}' should be int or float, but {_show(value)} was given")
+    if not minimum <= value <= maximum:
+        raise RuntimeError(f"Parameter '{name}' should be in range [{minimum}, {maximum}], but {value} was given")
+    return float(value)
+
+
 def check_indexes(name: str, value: object) -> tuple[int, ...]:
     """Return an int, or a list or tuple of different ints, all >= 0, as a tuple."""
     values: Sequence[object]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ def _load_model(worker: Worker, order: StartOrder, model: ModelDeclaration, thre
     sessions = [_open_session(worker, one) for one in loaded]
     without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
     largest = max(one.batch_size for one in loaded)
-    number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
+    wait_us = math.ceil(model.max_batch_wait_ms * 1000)
+    number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0), wait_us)
     return ServableModel(model, number, loaded)
 
 
