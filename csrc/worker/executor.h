@@ -262,6 +262,7 @@ class Executor {
   // Which lanes the first stage of some method needs.
   std::array<bool, kLanes> starts_{};
   bool starts_inline_ = false;
+  bool keeps_together_ = false;  // some stage takes stacked arrays
 
   mutable std::mutex mutex_;  // guards everything below
   std::vector<std::unique_ptr<StageQueue>> queues_;

@@ -59,6 +59,7 @@ Status Executor::AddMethod(const MethodGraph& graph, MethodUse use) {
   }
   auto plan = std::make_unique<MethodPlan>(graph);
   plan->internal = use == MethodUse::kInternal;
+  keeps_together_ = keeps_together_ || std::count(plan->together.begin(), plan->together.end(), 1) > 0;
   for (size_t i = 0; i < plan->stages.size(); ++i) {
     if (Status status = CheckStage(*plan, i); !status.ok()) {
       return status;

@@ -29,7 +29,9 @@ class Executor::ModelBatch final : public ModelSink {
         instance->values[stage.first_output + i] = graph.Output(i, position);
       }
     }
-    KeepTogether(graph, rows);
+    if (executor_->keeps_together_) {
+      KeepTogether(graph, rows);
+    }
     for (const uint32_t row : rows) {
       Instance* instance = hand_->batch[row];
       const StagePlan& stage = instance->request->plan->stages[instance->stage];

@@ -108,13 +108,30 @@ def numbers(x):
 SHORT_CONFIG = CONFIG.replace("max_batch_wait_ms=10000", "max_batch_wait_ms=300")
 
 
+# Nobody goes on before four are there.
+SIDE_CONFIG = """
+import threading
+from mindspore_serving.server import register
+
+model = register.declare_servable("addb.mindir", "MindIR")
+four = threading.Barrier(4)
+
+
+@register.register_pipeline("y", concurrency=4)
+def together(x):
+    four.wait(60)
+    return model.call(x, x)
+"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, models):
     folder = tmp_path_factory.mktemp("batch_stages")
     for name, config in (("rows", CONFIG), ("short", SHORT_CONFIG)):
         servable = make_servable(folder, name, config, {1: models / "wideb.mindir"})
         shutil.copy(models / "addb.mindir", servable / "1")
-    with ServerProcess(make_script(folder, ['"rows"', '"short"'])) as server:
+    make_servable(folder, "side", SIDE_CONFIG, {1: models / "addb.mindir"})
+    with ServerProcess(make_script(folder, ['"rows"', '"short"', '"side"'])) as server:
         yield server
 
 
@@ -205,3 +222,9 @@ def test_ModelThatWaits_DoesSoNoLongerThanItIsTold(server):
     np.testing.assert_array_equal(answer["y"], 2 * x)
     after = numbers(server, "short")
     assert (after["waited"] - before["waited"], after["full"] - before["full"]) == (1, 0)
+
+
+def test_PipelinesSideBySide(server):
+    answers = call(server, "together", [{"x": np.full((2, 2), i, np.float32)} for i in range(8)], "side")
+    for i, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer["y"], np.full((2, 2), 2 * i, np.float32))
