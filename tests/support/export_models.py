@@ -1,8 +1,9 @@
 """Exports the small models of the end-to-end tests.
 
-add, addb (batches of 4), plus100: sums of two 2x2 inputs. wideb: of two 100x200 inputs, in batches of 4. mulb: their product, in batches of 4. scale: an input of
-shape [2] without batch dimension times one of shape [4, 2]. rows: a sum with any number of rows. shapes: a sum of
-inputs of any two dimensions. secret: add, encrypted with SECRET_KEY in mode AES-CBC.
+add, addb (batches of 4), plus100: sums of two 2x2 inputs. wideb: of two 100x200 inputs, in batches of 4. mulb: the
+product of two 2x2 inputs, in batches of 4. scale: an input of shape [2] without batch dimension times one of shape
+[4, 2]. rows: a sum with any number of rows. shapes: a sum of inputs of any two dimensions. secret: add, encrypted with
+SECRET_KEY in mode AES-CBC.
 
 usage: export_models.py FOLDER
 """
