@@ -26,32 +26,9 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
-cdef extern from *:
-    """
-    #include <cstdint>
-
-    #include "tensor/dtype.h"
-
-    // Element types by NumPy's type number, and back.
-    static msserving::DataType TypeOfNumpy(int number) {
-      using enum msserving::DataType;
-      static constexpr msserving::DataType kTypes[] = {kBool,   kInt8,  kUint8, kInt16,  kUint16,  kInt32,  kUint32,
-                                                       kInt64,  kUint64, kInt64, kUint64, kFloat32, kFloat64};
-      static_assert(NPY_BOOL == 0 && NPY_LONG == 7 && NPY_LONGLONG == 9 && NPY_DOUBLE == 12 && sizeof(long) == 8);
-      if (number >= 0 && number <= NPY_DOUBLE) return kTypes[number];
-      return number == NPY_HALF ? kFloat16 : kUnknown;
-    }
-
-    static int NumpyOfType(msserving::DataType type) {
-      static constexpr int kNumbers[msserving::kDataTypeCount] = {
-          -1,         NPY_BOOL,  NPY_INT8,   NPY_UINT8,   NPY_INT16,   NPY_UINT16,  NPY_INT32, NPY_UINT32,
-          NPY_INT64,  NPY_UINT64, NPY_FLOAT16, NPY_FLOAT32, NPY_FLOAT64, -1,          NPY_UINT8};
-      const auto i = static_cast<size_t>(type);
-      return i < msserving::kDataTypeCount ? kNumbers[i] : -1;
-    }
-    """
-    DataType TypeOfNumpy(int number) nogil
-    int NumpyOfType(DataType dtype) nogil
+cdef extern from "python/numpy_types.h" namespace "msserving" nogil:
+    DataType TypeOfNumpy(int number)
+    int NumpyOfType(DataType dtype)
 
 cdef extern from "tensor/dtype.h" namespace "msserving" nogil:
     size_t ItemSize(DataType dtype)
@@ -62,7 +39,7 @@ cdef object to_python(const TensorView* view):
     """A value as user code sees it: str for text, otherwise an array (bytes as uint8)."""
     cdef cnp.npy_intp dims[8]
     cdef int rank = view.rank
-    cdef int number
+    cdef int number = NumpyOfType(view.dtype)
     cdef int i
     cdef cnp.ndarray array
     if view.dtype == DataType.kString:
@@ -70,10 +47,10 @@ cdef object to_python(const TensorView* view):
     if view.dtype == DataType.kBytes:
         rank = 1
         dims[0] = <cnp.npy_intp>view.bytes
+        number = cnp.NPY_UINT8
     else:
         for i in range(rank):
             dims[i] = view.dims[i]
-    number = NumpyOfType(view.dtype)
     if number < 0:
         raise ResultError("an input has an unknown data type")
     if view.bytes > kOwnCopyBytes:
