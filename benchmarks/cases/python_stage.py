@@ -6,6 +6,7 @@ from pathlib import Path
 from cases.serving import TARGET, sum_instances
 from harness import load, messages
 from harness.case import FigureCase, Target
+from harness.targets import ServingTarget
 
 BATCH = 32  # of the model: one request's instances are one run
 
@@ -17,20 +18,26 @@ def _added_cpu(get_target: GetTarget, with_stage: str, rows: int, seconds: int, 
     instances, expected = sum_instances(rows)
     prepared: dict[str, load.Load] = {}
 
-    def cpu_us(target: Target, method: str) -> float:
+    def cpu_us(target: ServingTarget, method: str) -> float:
         if method not in prepared:
             message = messages.predict_message("addb", method, instances)
             reply_bytes = messages.checked_grpc(target.grpc_address, message, expected)
             prepared[method] = load.Load(messages.GRPC_PATH, messages.grpc_body(message), reply_bytes, load.Shape(1))
             load.run(prepared[method], target.grpc_address, 1, scratch)  # warm-up, not counted
-        before = target.cpu_seconds()
-        measured = load.run(prepared[method], target.grpc_address, seconds, scratch)
-        return (target.cpu_seconds() - before) / measured.requests * 1e6
+        before = target.run_seconds()
+        measured = load.run(prepared[method], target.grpc_address, 1, scratch)
+        return (target.run_seconds() - before) / measured.requests * 1e6
 
     def measure() -> float:
         target = get_target(TARGET)
-        without = cpu_us(target, "predict")
-        return (cpu_us(target, with_stage) - without) / rows
+        assert isinstance(target, ServingTarget)
+        costs: dict[str, list[float]] = {"predict": [], with_stage: []}
+        for _ in range(
+            seconds
+        ):  # in turns; a slow moment of the machine is in the dearest of each, which does not count
+            for method, found in costs.items():
+                found.append(cpu_us(target, method))
+        return (min(costs[with_stage]) - min(costs["predict"])) / rows
 
     return measure
 
