@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "net/acceptor.h"
 #include "net/http2_connection.h"
+#include "net/tls.h"
 
 namespace msserving {
 
@@ -176,6 +177,25 @@ void GrpcCall::Fail(GrpcStatus status, std::string_view message) {
   stream->connection->Fail(stream, status, message);
 }
 
+std::string_view GrpcStream::path() const { return static_cast<const Http2Streaming*>(this)->stream->path_view(); }
+
+bool GrpcStream::Send(std::span<const uint8_t> message) {
+  Http2Stream* stream = static_cast<Http2Streaming*>(this)->stream;
+  return stream->connection->SendMessage(stream, message);
+}
+
+size_t GrpcStream::unsent_bytes() const {
+  const auto* streaming = static_cast<const Http2Streaming*>(this);
+  return streaming->unsent.size() - streaming->sent;
+}
+
+void GrpcStream::Finish(GrpcStatus status, std::string_view message) {
+  Http2Stream* stream = static_cast<Http2Streaming*>(this)->stream;
+  stream->connection->FinishStream(stream, status, message);
+}
+
+EventLoop& GrpcStream::loop() { return static_cast<Http2Streaming*>(this)->stream->connection->loop(); }
+
 EventLoop& GrpcCall::loop() { return static_cast<Http2Stream*>(this)->connection->loop(); }
 
 struct GrpcServer::Impl {
@@ -183,6 +203,7 @@ struct GrpcServer::Impl {
        std::shared_ptr<TlsContext> tls_context)
       : shared(loop, options, service),
         tls(std::move(tls_context)),
+        refresher(loop, tls),
         acceptor(loop, std::move(socket), [this](UniqueFd fd) { Accepted(std::move(fd)); }) {}
 
   ~Impl() {
@@ -226,6 +247,7 @@ struct GrpcServer::Impl {
   Http2Shared shared;
   std::shared_ptr<TlsContext> tls;
   std::vector<Http2Connection*> connections;
+  TlsRefresher refresher;
   RateLimit refusals;
   Acceptor acceptor;
 };

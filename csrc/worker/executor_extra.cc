@@ -30,6 +30,7 @@ Status Executor::ServeExtraWorkers() {
         return status;
       }
       plans_.back()->stages[0].failed.clear();  // the extra worker knows what its stage is called
+      plans_.back()->stages[0].failure = ErrorKind::kStageFailed;
       forwarded_[model].push_back(static_cast<uint32_t>(plans_.size() - 1));
       starts_[kDevice] = true;
     }

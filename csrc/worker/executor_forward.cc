@@ -134,7 +134,8 @@ void Executor::ReadNews(Hand& hand) {
         const std::string_view text(reinterpret_cast<const char*>(memory) + outcomes[i].message_offset,
                                     outcomes[i].message_bytes);
         const auto kind = static_cast<ErrorKind>(outcomes[i].error);
-        row->Fail(kind, kind == ErrorKind::kStageFailed ? stage.failed + std::string(text) : std::string(text));
+        const bool of_stage = kind == ErrorKind::kStageFailed;
+        row->Fail(of_stage ? stage.failure : kind, of_stage ? stage.failed + std::string(text) : std::string(text));
         hand.finished.push_back(row);
         continue;
       }
