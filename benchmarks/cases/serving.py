@@ -25,7 +25,7 @@ def sum_instances(count: int, dtype: type = np.float32, shape: tuple[int, ...] =
     return inputs, [{"y": (one["x1"] + one["x2"]).astype(np.float32)} for one in inputs]
 
 
-def _grpc(servable: str, method: str, shape: Shape, data: Data) -> Callable[[Target], Load]:
+def grpc_load(servable: str, method: str, shape: Shape, data: Data) -> Callable[[Target], Load]:
     def prepare(target: Target) -> Load:
         message = messages.predict_message(servable, method, data[0])
         reply_bytes = messages.checked_grpc(target.grpc_address, message, data[1])
@@ -55,7 +55,7 @@ def cases() -> list[LoadCase]:
     big = sum_instances(1, shape=BIG_SHAPE)
 
     def grpc(servable: str, shape: Shape, data: Data = one, method: str = "predict"):
-        return _grpc(servable, method, shape, data)
+        return grpc_load(servable, method, shape, data)
 
     return [
         LoadCase("addb-64x1", "addb, gRPC 64x1", TARGET, grpc("addb", IN_FLIGHT_64), against="bare-64x1",

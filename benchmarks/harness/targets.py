@@ -50,15 +50,18 @@ def check_pinned(pids: Iterable[int]) -> None:
 
 
 class ServingTarget:
-    """A start-up script with its workers."""
+    """A start-up script with its workers, on one core unless `pinned` is False."""
 
-    def __init__(self, script: Path, work: Path, env: dict[str, str]) -> None:
-        self._server = ServerProcess(script, cwd=work, env=env, prefix=["taskset", "-c", str(SERVER_CORE)])
+    def __init__(self, script: Path, work: Path, env: dict[str, str], *, pinned: bool = True) -> None:
+        self._pinned = pinned
+        prefix = ["taskset", "-c", str(SERVER_CORE)] if pinned else []
+        self._server = ServerProcess(script, cwd=work, env=env, prefix=prefix)
 
     def __enter__(self) -> "ServingTarget":
         self._server.__enter__()
         self._pids = self._server.pids()
-        check_pinned(self._pids)
+        if self._pinned:
+            check_pinned(self._pids)
         return self
 
     def __exit__(self, *error: object) -> None:

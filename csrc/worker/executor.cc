@@ -173,6 +173,7 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
   CollectHeld(hand);
   if (forwarder_ != nullptr) {
     forwarder_->Collect(&hand.news);
+    stats_.forwarded_lost += hand.news.lost.size();
     forwarder_->DoorbellsDue(&hand.devices);  // of those that took over rows
     RingDevices(hand, lock);
   }

@@ -154,7 +154,6 @@ void Executor::EndNews(Hand& hand) {
   if (hand.news.empty()) {
     return;
   }
-  stats_.forwarded_lost += hand.news.lost.size();
   forwarder_->Release(hand.news);
   forwarder_->DoorbellsDue(&hand.devices);
   hand.news.Clear();
