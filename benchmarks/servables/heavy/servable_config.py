@@ -1,4 +1,4 @@
-"""A Python stage of about two milliseconds, held by the interpreter all the time, before a model that takes a few µs."""
+"""About two milliseconds of Python, which hold the interpreter all the time, before a model that takes a few µs."""
 
 import numpy as np
 
