@@ -178,18 +178,6 @@ def test_DynamicShapesDifferFromInstanceToInstance(kinds):
         np.testing.assert_array_equal(answer["y"], np.full(instances[i]["x1"].shape, 1 + i, np.float32))
 
 
-def test_AFailedRun_IsPredictFailedForItsInstanceAlone(kinds):
-    good = {"x1": np.ones((2, 2), np.float32), "x2": np.ones((2, 2), np.float32)}
-    bad = {"x1": np.ones((2, 3), np.float32), "x2": np.ones((4, 5), np.float32)}
-    workers = kinds.worker_pids()
-    first, failed, last = call(kinds, "kinds", "shapes", good, bad, good)
-    assert failed["error"].startswith("Predict Failed")
-    assert "y" in first and "y" in last, (first, last)
-    np.testing.assert_array_equal(first["y"], [[2, 2], [2, 2]])
-    np.testing.assert_array_equal(last["y"], [[2, 2], [2, 2]])
-    assert kinds.worker_pids() == workers
-
-
 def test_ModelCallOfInstances(kinds):
     x = np.float32([[1, 2], [3, 4]])
     np.testing.assert_array_equal(call(kinds, "kinds", "called", {"x": x})["y"], 4 * x)

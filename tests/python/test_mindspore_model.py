@@ -316,30 +316,6 @@ def test_a_dynamic_batch_takes_any_number_of_rows(export: Export, with_batch_dim
             np.testing.assert_array_equal(session.run([x, y])[0], x + y)
 
 
-class MatMulAdd(nn.Cell):
-    def construct(self, x, y):
-        product = ops.matmul(ops.relu(x) * 2, y)
-        return product + x, ops.ReduceSum()(product)
-
-
-@pytest.mark.parametrize("net", [Add, If, MatMulAdd])
-def test_a_failed_run_does_not_spoil_the_next(export: Export, net: Any):
-    shape = ((None, None), np.float32)
-    model = load_model(export(net(), shape, shape), with_batch_dim=False, device_type="CPU")
-    assert model.way == RUN
-    random = np.random.default_rng(3)
-    with open_session(model) as session:
-        for size in (1, 2, 5, 3, 30, 4):
-            x, y = (random.random((size, size), np.float32) for _ in range(2))
-            with pytest.raises(RuntimeError) as failed:
-                session.run([x, np.ones((size + 1, size + 2), np.float32)])
-            assert "previous step" not in str(failed.value)
-            product = np.maximum(x, 0) * 2 @ y
-            expected = [product + x, product.sum()] if net is MatMulAdd else [x + y]
-            for output, wanted in zip(session.run([x, y]), expected, strict=True):
-                np.testing.assert_allclose(output, wanted, rtol=1e-4)
-
-
 def test_an_output_whose_size_depends_on_the_values(export: Export):
     model = load_model(export(Unique(), ((6,), np.float32)), with_batch_dim=False, device_type="CPU")
     assert (model.way, model.outputs[0].dims) == (RUN, (-1,))
