@@ -151,16 +151,24 @@ def numbers(seed: int, count: int) -> list[dict[str, np.ndarray]]:
     return [{name: random.integers(0, 1000, (2, 2)).astype(np.int32) for name in ("x1", "x2")} for _ in range(count)]
 
 
-def has_loaded_mindspore(pid: int) -> bool:
-    return "/mindspore/" in Path(f"/proc/{pid}/maps").read_text()
+def pids_by_mindspore(server: ServerProcess, loaded: bool) -> list[int]:
+    found = []
+    for pid in server.worker_pids():
+        try:
+            maps = Path(f"/proc/{pid}/maps").read_text()
+        except OSError:
+            continue  # ended meanwhile
+        if maps and ("/mindspore/" in maps) == loaded:
+            found.append(pid)
+    return found
 
 
 def device_pids(server: ServerProcess) -> list[int]:
-    return [pid for pid in server.worker_pids() if has_loaded_mindspore(pid)]
+    return pids_by_mindspore(server, True)
 
 
 def extra_pids(server: ServerProcess) -> list[int]:
-    return [pid for pid in server.worker_pids() if not has_loaded_mindspore(pid)]
+    return pids_by_mindspore(server, False)
 
 
 def rss_mb(pid: int) -> float:
