@@ -211,6 +211,29 @@ def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
         _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
 
 
+def set_max_queue_seconds(seconds: float) -> None:
+    """Set how long a request may have to wait for its worker in the running server; others are refused at once.
+
+    The server knows what waits and how fast the workers have been of late. Without this limit it refuses by the number
+    of waiting requests, and those whose deadline would pass while they wait.
+
+    Args:
+        seconds (float): From 0 to 86400; 0 means no limit, which is what a new server starts with.
+
+    Raises:
+        RuntimeError: The value is invalid.
+
+    Examples:
+        >>> from mindspore_serving.server.master import context
+        >>>
+        >>> context.set_max_queue_seconds(0.5)
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= 86400:
+        raise RuntimeError(f"Parameter 'seconds' should be a number from 0 to 86400, but is {seconds!r}")
+    with _start_lock:
+        _get_running().native.set_max_queue_seconds(float(seconds))
+
+
 class _StopOnError:
     """Whatever a start call raises, the whole server is stopped before the caller sees it. Starts are one at a time."""
 
