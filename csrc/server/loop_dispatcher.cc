@@ -50,6 +50,7 @@ struct LoopDispatcher::Pending {
   uint32_t answered = 0;
   uint64_t block = 0;
   uint64_t block_bytes = 0;
+  ByteCharge charge;
   struct Part {
     const ReplyRecord* record;
     uint64_t offset;
@@ -69,12 +70,14 @@ class LoopDispatcher::Blocks final : public ReplyMemory {
     }
     offsets.clear();
     message.clear();
+    charge.Reset();
     link.reset();
     owner_->idle_blocks_.emplace_back(this);
   }
   std::shared_ptr<WorkerLink> link;
   std::vector<uint64_t> offsets;
   std::string message;  // of a failure that did not come from a worker
+  ByteCharge charge;
 
  private:
   LoopDispatcher* owner_;
@@ -141,6 +144,11 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
     return Status(ErrorKind::kServableUnavailable, "servable is not available: all its workers are gone");
   }
   const uint64_t bytes = RequestBlockBytes(instances.tensors);
+  ByteCharge charge;
+  if (!charge.Take(&limits_->bytes_in_flight, bytes)) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kOverloaded, limits_->bytes_in_flight.Refusal(bytes));
+  }
   const uint64_t offset = bytes == 0 ? SlabAllocator::kNone : route->slab.Allocate(bytes);
   if (offset == SlabAllocator::kNone) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
@@ -156,6 +164,7 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
   pending->instances = static_cast<uint32_t>(instances.count);
   pending->block = offset;
   pending->block_bytes = bytes;
+  pending->charge = std::move(charge);
   route->used = true;
   route->largest_block = std::max(route->largest_block, bytes);
   WriteRequestBlock(route->memory->base(), offset, pending->name(), deadline_ns, target.method, pending->instances,
@@ -303,6 +312,7 @@ LoopDispatcher::Pending* LoopDispatcher::NewPending() {
 
 void LoopDispatcher::FreePending(Pending* pending) {
   pending->route->slab.Free(pending->block);
+  pending->charge.Reset();
   pending->parts.clear();
   pending->in_use = false;
   pending->sink = nullptr;
@@ -387,6 +397,7 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
 void LoopDispatcher::Deliver(Pending* pending) {
   const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
   const uint8_t* slab = pending->link->reply_slab();
+  uint64_t bytes = 0;
   results_.assign(pending->instances, InstanceResult{ErrorKind::kInternal, "the worker did not answer", {}});
   views_.resize(pending->instances * outputs);
   for (const Pending::Part& part : pending->parts) {
@@ -404,6 +415,7 @@ void LoopDispatcher::Deliver(Pending* pending) {
       TensorView* views = views_.data() + instance * outputs;
       for (size_t o = 0; o < outputs; ++o) {
         views[o] = ViewOf(slab, record->tensors()[i * outputs + o]);
+        bytes += views[o].bytes;
       }
       result.outputs = {views, outputs};
     }
@@ -416,6 +428,7 @@ void LoopDispatcher::Deliver(Pending* pending) {
     idle_blocks_.pop_back();
   }
   blocks->link = pending->link->shared_from_this();
+  blocks->charge.TakeAnyway(&limits_->bytes_in_flight, bytes);
   for (const Pending::Part& part : pending->parts) {
     blocks->offsets.push_back(part.offset);
   }

@@ -1,4 +1,4 @@
-"""Ten times more requests than can be answered: those that are taken are answered in time, the others are told at once."""
+"""Ten times more requests than can be answered: those taken are answered in time, the others are told at once."""
 
 import time
 from pathlib import Path

@@ -106,6 +106,15 @@ def test_the_use_of_a_result_says_how_many_outputs_there_are(config, body, outpu
     assert refs(method.returns) == returns
 
 
+def test_a_result_that_nobody_uses_is_one_output(config):
+    registration = config(
+        DECLARED
+        + "@register.register_method('y')\ndef method(a):\n    z = register.call_preprocess(halve, a)\n"
+        + "    y = register.call_servable(a)\n    return y\n"
+    )
+    assert [stage.outputs for stage in registration.methods["method"].stages] == [1, 1]
+
+
 def test_more_than_255_outputs_can_be_unpacked(config):
     names = ", ".join(f"y{i}" for i in range(300))
     registration = config(
@@ -263,11 +272,6 @@ REFUSED = {
         "    return register.call_servable(y)\n",
         r"result of call_preprocess\(halve\) is used as 1 output\(s\) here and as 2 before",
     ),
-    "a result nobody uses": (
-        "@register.register_method('y')\ndef f(x):\n    register.call_preprocess(halve, x)\n"
-        "    return register.call_servable(x)\n",
-        r"result of call_preprocess\(halve\) in method 'f' is not used",
-    ),
     "a placeholder of another method": (
         "kept = []\n@register.register_method('y')\ndef f(x):\n    kept.append(x)\n"
         "    return register.call_servable(x)\n"
@@ -297,6 +301,52 @@ REFUSED = {
     "a subgraph that is not there": (
         "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x, subgraph=1)\n",
         "'subgraph' should be less than 1, the number of files",
+    ),
+    "a subgraph below 0": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x, subgraph=-1)\n",
+        "'subgraph' should be >= 0",
+    ),
+    "a subgraph that is no int": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x, subgraph=True)\n",
+        "'subgraph' should be int",
+    ),
+    "postprocess without the model": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_postprocess(halve, x)\n",
+        "call_postprocess should be invoked after call_servable",
+    ),
+    "preprocess alone beside a model": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_preprocess(halve, x)\n",
+        "Method 'f' should call call_servable once",
+    ),
+    "two postprocess calls": (
+        "@register.register_method('y')\ndef f(x):\n    y = register.call_servable(x)\n"
+        "    y = register.call_postprocess(halve, y)\n    return register.call_postprocess('argmax_cpp', y)\n",
+        "call_postprocess .* should not be invoked more than once",
+    ),
+    "too few arguments for the function": (
+        "@register.register_method('y')\ndef f(x):\n    a, b = register.call_preprocess(cast, x)\n"
+        "    return register.call_servable(a)\n",
+        r"function of call_preprocess\(cast\) takes 2 input\(s\), \(x1, x2\), but 1 are given",
+    ),
+    "too many parameters of a pipeline function": (
+        "@register.register_method('y')\ndef f(x):\n    a, b = register.call_preprocess_pipeline(cast, x, x)\n"
+        "    return register.call_servable(a)\n",
+        r"takes 2 input\(s\), \(x1, x2\), but a tuple of instances is given",
+    ),
+    "no postprocess function": (
+        "@register.register_method('y')\ndef f(x):\n    y = register.call_servable(x)\n"
+        "    return register.call_postprocess_pipeline(None, y)\n",
+        "'postprocess_fun' should be function or str, but a NoneType",
+    ),
+    "a postprocess function of an unknown name": (
+        "@register.register_method('y')\ndef f(x):\n    y = register.call_servable(x)\n"
+        "    return register.call_postprocess('add.nothing', y)\n",
+        "call_postprocess does not know a function named 'add.nothing'; known are: argmax_cpp",
+    ),
+    "another output count of the model": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x)\n"
+        "@register.register_method(['y', 'z'])\ndef g(x):\n    y, z = register.call_servable(x)\n    return y, z\n",
+        "outputs count 2 of call_servable does not match old count 1",
     ),
     "a model without inputs": (
         "@register.register_method('y')\ndef f(x):\n    return register.call_servable()\n",
@@ -374,7 +424,7 @@ def g(x):
 
 def test_the_model_must_be_declared_first(config):
     with pytest.raises(
-        RuntimeError, match=r"RegisterInputOutputInfo failed, cannot find servable '.*': there is no model declared"
+        RuntimeError, match=r"RegisterInputOutputInfo failed, cannot find servable '.*'\. There is no model declared"
     ):
         config(HEAD + "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x)\n")
 
@@ -424,6 +474,10 @@ def test_a_declaration_keeps_its_arguments(config):
     assert model.options == {"k": "v"}
     assert model.without_batch_dim_inputs == (0,)  # a plain 0 counts
     assert declare(config, "'a', 'mindir', without_batch_dim_inputs=[2, 1]").without_batch_dim_inputs == (2, 1)
+    assert declare(config, "('a.mindir', 'b.mindir'), 'mindir'").files == ("a.mindir", "b.mindir")
+    assert declare(config, "'a', 'mindir', without_batch_dim_inputs=(0, 3)").without_batch_dim_inputs == (0, 3)
+    gpu = declare(config, "'a', 'mindir', options=register.GpuOptions(precision_mode='fp16')").options
+    assert isinstance(gpu, register.GpuOptions) and gpu.values == {"precision_mode": "fp16"}
     assert declare(config, "'a', 'om', options=register.AclOptions(output_type='FP16')").options.values == {
         "output_type": "FP16"
     }

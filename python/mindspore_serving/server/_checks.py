@@ -35,6 +35,15 @@ def check_int(name: str, value: object, minimum: int = 0, maximum: int | None = 
     return value
 
 
+def check_seconds(name: str, value: object, minimum: float, maximum: float) -> float:
+    """Return a number of seconds within the range as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RuntimeError(f"Parameter '{name}' should be a number of seconds, but {_show(value)} was given")
+    if not minimum <= value <= maximum:  # also for NaN
+        raise RuntimeError(f"Parameter '{name}' should be in range [{minimum:g}, {maximum:g}], but {value} was given")
+    return float(value)
+
+
 def check_indexes(name: str, value: object) -> tuple[int, ...]:
     """Return an int, or a list or tuple of different ints, all >= 0, as a tuple."""
     values: Sequence[object]

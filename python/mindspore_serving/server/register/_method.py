@@ -19,6 +19,7 @@ from mindspore_serving.server.register._body import (
     name_of,
     require_body,
 )
+from mindspore_serving.server.register._deprecated import note
 from mindspore_serving.server.register._registry import (
     Method,
     Registration,
@@ -169,12 +170,13 @@ def call_servable(*args: Any, subgraph: int = 0) -> Any:
         ...     return y
     """
     body = _enter("call_servable")
+    note(body.registration, "call_servable")
     _checks.check_int("subgraph", subgraph)
     models = body.registration.models
     if not models:
         raise RuntimeError(
-            f"RegisterInputOutputInfo failed, cannot find servable '{body.registration.servable_name}': there is no "
-            "model declared. Call declare_servable before register_method"
+            f"RegisterInputOutputInfo failed, cannot find servable '{body.registration.servable_name}'. There is no "
+            "model declared: call declare_servable before register_method"
         )
     if len(models) > 1:
         raise RuntimeError(
@@ -292,8 +294,7 @@ def _trace_method(
     if _needs_call_servable(body):
         raise RuntimeError(f"Method '{name}' should call call_servable once, but it does not")
     for stage in trace.stages:
-        if not stage.outputs:
-            raise RuntimeError(f"The result of {stage.title} in method '{name}' is not used")
+        stage.outputs = stage.outputs or 1  # a result that nobody uses counts as it would under one name
         check_counts(registration, stage)
     return Method(name, inputs, outputs, tuple(trace.stages), returns)
 
@@ -329,6 +330,7 @@ def _enter(step: str) -> MethodBody:
 def _call_python(step: str, parameter: str, function: object, args: tuple[Any, ...], grouped: bool) -> StageResult:
     body = _enter(step)
     call = f"{step}_pipeline" if grouped else step
+    note(body.registration, call)
     tag = _TAGS[step]
     if isinstance(function, str):
         _checks.check_str(parameter, function)
