@@ -1,5 +1,6 @@
 """The server that is tormented: three servables, and a script that can start itself anew."""
 
+import re
 import textwrap
 import time
 from pathlib import Path
@@ -125,10 +126,10 @@ class World:
 
     def whole(self) -> bool:
         """Every worker runs and has said that it is ready."""
-        log = self.server.log
+        ready = re.findall(r"event=worker_ready .*pid=(\d+)", self.server.log)
         for servable, count in WORKERS.items():
             pids = self.workers(servable)
-            if len(pids) != count or not all(f"is ready (process {pid})" in log for pid in pids):
+            if len(pids) != count or not {str(pid) for pid in pids} <= set(ready):
                 return False
         return True
 
