@@ -58,16 +58,20 @@ def test_RequestSentBeforeTheClientKnew_IsAnswered(tmp_path, start_server, attem
     x = np.arange(3, dtype=np.float32)
     message = encode(Request("python", "double", [{"x": x}], []))
     with h2.open_connection(server.grpc_address) as connection:
+        read_until(connection, h2.SETTINGS)  # the server has accepted it
         server.send_signal(signal.SIGTERM)
-        last = int.from_bytes(read_until(connection, GOAWAY)[:4], "big")
+        seen: dict[int, bytes] = {}
+        while not {GOAWAY, PING} <= seen.keys():
+            kind, _stream, payload = read_frame(connection)
+            seen[kind] = payload
+        last = int.from_bytes(seen[GOAWAY][:4], "big")
         assert last == NO_LIMIT, "every stream is still taken"
-        ping = read_until(connection, PING)
         time.sleep(0.1 * attempt)  # the server has nothing to do meanwhile
         body = struct.pack(">BI", 0, len(message)) + message
         connection.sendall(
             h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.predict_headers()) + h2.frame(h2.DATA, h2.END_STREAM, 1, body)
         )
-        connection.sendall(h2.frame(PING, ACK, 0, ping))
+        connection.sendall(h2.frame(PING, ACK, 0, seen[PING]))
         answer = decode(read_until(connection, h2.DATA)[5:])
         assert answer.kind == "right", answer
         np.testing.assert_array_equal(answer.instances[0]["y"], x * 2)

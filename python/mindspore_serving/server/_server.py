@@ -301,7 +301,7 @@ def set_max_queue_seconds(seconds: float) -> None:
         >>> context.set_max_queue_seconds(0.5)
     """
     checked = _checks.check_seconds("seconds", seconds, 0, 86400)
-    with _start_lock:
+    with start_lock:
         _get_running().native.set_max_queue_seconds(checked)
 
 
