@@ -141,7 +141,8 @@ class Executor {
     const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
     // Instances handed to a Python stage at once, so that the first one's answer does not wait for a long run of
-    // others. From `fewest` to the queue's max_batch, by the time that instances have taken; 0: always max_batch.
+    // others. From `fewest` to the queue's max_batch, by the time that instances have taken (max_batch before
+    // the first has); fewest 0: always max_batch.
     uint32_t fewest = 0;
     uint32_t at_once = UINT32_MAX;
     uint32_t running = 0;  // batches of it in stages now

@@ -125,7 +125,7 @@ uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage
     return &other > &stage && other.kind == StageKind::kModel;
   });
   if (!before_model && stage.at_once == 0) {  // a model wants full batches
-    queue->fewest = queue->at_once = std::max(1U, stage.batch_size);
+    queue->fewest = std::max(1U, stage.batch_size);
   }
   tokens_[kPython] = std::max(tokens_[kPython], stage.concurrency);
   queue->plan = &plan;

@@ -126,10 +126,12 @@ class World:
 
     def whole(self) -> bool:
         """Every worker runs and has said that it is ready."""
-        ready = re.findall(r"event=worker_ready .*pid=(\d+)", self.server.log)
+        log = self.server.log
         for servable, count in WORKERS.items():
             pids = self.workers(servable)
-            if len(pids) != count or not {str(pid) for pid in pids} <= set(ready):
+            if len(pids) != count or not all(
+                re.search(rf"event=worker_ready .*\bpid={pid}$", log, re.M) for pid in pids
+            ):
                 return False
         return True
 
