@@ -122,16 +122,18 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
                                : "servable is not available: version " + std::to_string(version) + " of " + name +
                                      " is not available, no worker is ready for it");
   }
-  if (Status status = Admit(LeastBusy(found, nullptr), kNoDeadline); !status.ok()) {
+  const auto& methods = found->signature.methods;
+  const auto known =
+      std::find_if(methods.begin(), methods.end(), [method](const auto& one) { return one.name == method; });
+  const auto number = static_cast<uint32_t>(known - methods.begin());
+  const WorkerLink* link = known == methods.end() ? nullptr : LeastBusy(found, number, nullptr);
+  if (Status status = Admit(link, kNoDeadline); !status.ok()) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return status;
   }
-  const auto& methods = found->signature.methods;
-  for (uint32_t i = 0; i < methods.size(); ++i) {
-    if (methods[i].name == method) {
-      *target = {&methods[i], found, i};
-      return Status::Ok();
-    }
+  if (known != methods.end()) {
+    *target = {&*known, found, number};
+    return Status::Ok();
   }
   return Status(ErrorKind::kMethodUnavailable, "method is not available: servable '" + std::string(servable) +
                                                    "' has no method '" + std::string(method) + "'");
