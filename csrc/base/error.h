@@ -22,6 +22,7 @@ enum class ErrorKind : uint8_t {
   kMessageTooLarge,
   kMethodNotAllowed,  // REST: another verb than POST
   kUnauthenticated,
+  kTimedOut,  // longer in the user's code or the model than the method allows
   kCount,  // number of kinds, not a kind
 };
 

@@ -59,6 +59,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   uint64_t outstanding_instances = 0;  // pushed and not yet answered
   uint64_t outstanding_requests = 0;
   bool alive = true;
+  bool given_up = false;  // it is being ended: see LoopDispatcher::GiveUp()
 
  private:
   void RetryReleases();

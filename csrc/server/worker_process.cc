@@ -68,7 +68,9 @@ std::string WorkerExit::Describe() const {
   if (!by_signal) {
     return "exited with status " + std::to_string(code);
   }
-  return "was killed by signal " + std::to_string(code) + " (" + strsignal(code) + ")";
+  const char* name = sigabbrev_np(code);
+  return "was killed by signal " + std::to_string(code) + " (" + (name != nullptr ? std::string("SIG") + name : "?") +
+         ", " + strsignal(code) + ")";
 }
 
 WorkerProcess::~WorkerProcess() { KillAndReap(); }

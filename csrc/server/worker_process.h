@@ -18,7 +18,7 @@ struct WorkerCommand {
   std::string log_file;  // standard output and error; empty: the server's own. The directory must exist.
 };
 
-// How a process ended, for people: "exited with status 3", "was killed by signal 9 (Killed)".
+// How a process ended, for people: "exited with status 3", "was killed by signal 9 (SIGKILL, Killed)".
 struct WorkerExit {
   bool by_signal = false;
   int code = 0;  // status or signal number

@@ -13,6 +13,9 @@ namespace {
 constexpr uint64_t kPrivateInputLimit = 64 << 10;
 // A result of the last stage from this size on is written into the reply memory at once, if its place is known.
 constexpr uint64_t kDirectReplyBytes = 64 << 10;
+// InstanceMark::running.
+constexpr uint8_t kDeviceMark = 1;
+constexpr uint8_t kPythonMark = 2;
 
 }  // namespace
 
@@ -33,6 +36,7 @@ class Executor::ModelBatch final : public ModelSink {
   void OnRan(const ModelGraph& graph, std::span<const uint32_t> rows) override {
     for (size_t position = 0; position < rows.size(); ++position) {
       Instance* instance = hand_->batch[rows[position]];
+      instance->SetRunning(0);
       const StagePlan& stage = instance->request->plan->stages[instance->stage];
       for (uint16_t i = 0; i < stage.outputs; ++i) {
         instance->values[stage.first_output + i] = graph.Output(i, position);
@@ -45,6 +49,7 @@ class Executor::ModelBatch final : public ModelSink {
 
   void OnFailed(uint32_t row, const Status& reason) override {
     Instance* instance = hand_->batch[row];
+    instance->SetRunning(0);
     if (reason.kind() == ErrorKind::kInvalidInput) {
       instance->Fail(reason.kind(), reason.message());
     } else {
@@ -61,7 +66,8 @@ class Executor::ModelBatch final : public ModelSink {
 
 void Executor::RunModel(Hand& hand, StageQueue& queue) {
   hand.pointers.clear();
-  for (const Instance* instance : hand.batch) {
+  for (Instance* instance : hand.batch) {
+    instance->SetRunning(kDeviceMark);
     for (const uint16_t value : instance->request->plan->stages[instance->stage].inputs) {
       hand.pointers.push_back(&instance->values[value]);
     }
@@ -78,7 +84,19 @@ class Executor::PythonBatch final : public PythonStageSink {
 
   void Enter(uint32_t first, uint32_t count) override {
     if (first <= hand_->batch.size() && count <= hand_->batch.size() - first) {
-      frame_.Narrow(std::span<Instance* const>(hand_->batch).subspan(first, count));
+      Mark(std::span<Instance* const>(hand_->batch).subspan(first, count));
+      frame_.Narrow(marked_);
+    }
+  }
+
+  // What the user's function is being called with, for the server; nothing once it has returned.
+  void Mark(std::span<Instance* const> instances) {
+    for (Instance* instance : marked_) {
+      instance->SetRunning(0);
+    }
+    marked_ = instances;
+    for (Instance* instance : marked_) {
+      instance->SetRunning(kPythonMark);
     }
   }
 
@@ -123,6 +141,7 @@ class Executor::PythonBatch final : public PythonStageSink {
   Hand* hand_;
   const StagePlan* stage_;
   StageFrame frame_;
+  std::span<Instance* const> marked_;
 };
 
 void Executor::RunPython(Hand& hand, const StagePlan& stage) {
@@ -163,6 +182,7 @@ void Executor::RunPython(Hand& hand, const StagePlan& stage) {
                              stage.write_back.data(),
                              &sink};
   python_(python_context_, &call);
+  sink.Mark({});
   for (Instance* instance : hand.batch) {
     for (uint16_t i = 0; i < stage.outputs && instance->error == ErrorKind::kOk; ++i) {
       if (instance->values[stage.first_output + i].dtype == DataType::kUnknown) {

@@ -69,7 +69,8 @@ struct Instance : BatchItem {
   uint32_t index = 0;  // in its request
   uint16_t stage = 0;  // the one it waits for or is in
   ErrorKind error = ErrorKind::kOk;
-  bool queued = false;  // lies in a stage's queue; changed under the executor's lock
+  bool queued = false;           // lies in a stage's queue; changed under the executor's lock
+  InstanceMark* mark = nullptr;  // tells the server what is being run; null: of a call, whose caller is marked
   std::string message;
   // The reply block of this instance alone, if a value of it was written there at once; Channel::kNone: none yet.
   uint64_t reply_offset = Channel::kNone;
@@ -77,6 +78,11 @@ struct Instance : BatchItem {
   std::unique_ptr<TensorView[]> values;
   InstanceMemory memory;
 
+  void SetRunning(uint8_t value) {
+    if (mark != nullptr) {
+      mark->SetRunning(value);
+    }
+  }
   void Fail(ErrorKind kind, std::string_view reason) {
     error = kind;
     message.assign(reason);
