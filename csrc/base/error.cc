@@ -15,7 +15,7 @@ const ErrorTraits& TraitsOf(ErrorKind kind) {
   // name, wire code, gRPC status, HTTP status, travels in the reply
   static constexpr std::array<ErrorTraits, static_cast<size_t>(ErrorKind::kCount)> kTable{{
       {"ok", 0, 0, 200, true},
-      {"overloaded", 1, 8, 429, true},
+      {"overloaded", 1, 8, 429, false},
       {"invalid_input", 2, 3, 400, true},
       {"stage_failed", 2, 2, 500, true},
       {"internal", 3, 13, 500, true},

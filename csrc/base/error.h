@@ -27,7 +27,8 @@ enum class ErrorKind : uint8_t {
 };
 
 // How one kind is told. Application failures (`in_reply`) travel inside a PredictReply with gRPC status 0, as
-// documented; the others are the transport's and travel as a gRPC status.
+// documented; the others are the transport's and travel as a gRPC status: what clients and proxies retry, count or
+// back off from without reading a reply.
 struct ErrorTraits {
   const char* name;  // for logs and metrics, e.g. "invalid_input"
   int wire_code;     // ErrorMsg.error_code

@@ -21,14 +21,14 @@ OutgoingBody ErrorBodyOf(EventLoop* loop, std::string_view message) {
   return body;
 }
 
-void ReplyError(HttpCall* call, ErrorKind kind, std::string_view message) {
-  std::string_view extra;
-  if (kind == ErrorKind::kMethodNotAllowed) {
-    extra = "Allow: POST\r\n";
-  } else if (kind == ErrorKind::kOverloaded) {
-    extra = "Retry-After: 1\r\n";
+// The header lines that an error's status asks for.
+std::string_view ExtraHeaders(int status) {
+  switch (status) {
+    case 405: return "Allow: POST\r\n";
+    case 429:
+    case 503: return "Retry-After: 1\r\n";
+    default: return {};
   }
-  call->Reply(TraitsOf(kind).http_status, kJson, ErrorBodyOf(&call->loop(), message), extra);
 }
 
 // What a reply's text will take, about: numbers are longer than their bytes.
@@ -74,7 +74,7 @@ class RestService::Pending final : public ReplySink {
     EncodeJsonReply(*signature_, reply.results, summary, &body.encoded);
     const int status = summary.whole_failed ? TraitsOf(summary.kind).http_status : 200;
     reply.memory.reset();
-    End()->Reply(status, kJson, std::move(body));
+    End()->Reply(status, kJson, std::move(body), ExtraHeaders(status));
   }
 
  private:
@@ -157,6 +157,14 @@ void RestService::Predict(HttpCall* call) {
   if (!status.ok()) {
     ReplyError(call, status.kind(), status.message());
   }
+}
+
+// What is not served is not there (404) once everything is: the client need not come again. Before, and while a
+// servable has no worker, it should (503).
+void RestService::ReplyError(HttpCall* call, ErrorKind kind, std::string_view message) {
+  const bool later = kind == ErrorKind::kServableUnavailable && !health_->ready();
+  const int status = later ? 503 : TraitsOf(kind).http_status;
+  call->Reply(status, kJson, ErrorBodyOf(&call->loop(), message), ExtraHeaders(status));
 }
 
 bool RestService::AnswerHealth(HttpCall* call) {

@@ -1,5 +1,6 @@
 // REST over the dispatcher: requests as JSON in, replies as JSON out, errors as {"error_msg": ...} under the HTTP
-// status of their kind. Checks come in the documented order: verb, body, URL, JSON content.
+// status of their kind, with Retry-After where trying again helps. Checks come in the documented order: verb, body,
+// URL, JSON content.
 // Besides: GET /health/live and /health/ready answer 200 or 503.
 #pragma once
 
@@ -34,6 +35,7 @@ class RestService final : public HttpService {
   void Predict(HttpCall* call);
   // Everything up to Submit(); the body comes before the URL, whoever is wrong.
   Status Decode(HttpCall* call, MethodTarget* target);
+  void ReplyError(HttpCall* call, ErrorKind kind, std::string_view message);
   bool AnswerHealth(HttpCall* call);
   Pending* Acquire();
 

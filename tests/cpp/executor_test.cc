@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "support/gate.h"
 #include "support/worker_under_test.h"
 
 namespace msserving {
@@ -287,8 +288,9 @@ TEST(Executor, LargeInputOfPythonMarksTheRequestTouchedFirst) {
 }
 
 TEST(Executor, DeadlinePassedInQueueIsNotRun) {
+  Gate gate;
   WorkerUnderTest worker;
-  AddModelWorker(&worker, {{"run_us", "60000"}});
+  AddModelWorker(&worker, gate.Options());
   ASSERT_TRUE(worker.executor.AddMethod(AddMethodGraph()).ok());
   worker.Start();
   std::vector<OwnedTensor> four;
@@ -297,9 +299,12 @@ TEST(Executor, DeadlinePassedInQueueIsNotRun) {
     four.push_back(Row(1, 1));
   }
   const uint64_t first = worker.server.Send(0, 2, std::move(four));
-  std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  const uint64_t late = worker.server.Send(0, 2, Pair(1), RealClock().NowNs() + 5 * kNanosPerMilli);
+  gate.AwaitRun();
+  const int64_t deadline_ns = RealClock().NowNs() + 5 * kNanosPerMilli;
+  const uint64_t late = worker.server.Send(0, 2, Pair(1), deadline_ns);
   const uint64_t patient = worker.server.Send(0, 2, Pair(1));
+  ASSERT_TRUE(Eventually([&] { return RealClock().NowNs() > deadline_ns; }));
+  gate.OpenForGood();
   EXPECT_EQ(worker.server.Wait(late)[0].error, ErrorKind::kDeadlineExceeded);
   EXPECT_EQ(worker.server.Wait(patient)[0].error, ErrorKind::kOk);
   worker.server.Wait(first);
@@ -342,15 +347,12 @@ TEST(Executor, CancelledBetweenStagesIsNotRunFurther) {
 }
 
 TEST(Executor, PythonAndDeviceOverlap) {
+  Gate gate;
   WorkerUnderTest worker;
-  AddModelWorker(&worker, {{"run_us", "150000"}});
-  std::mutex mutex;
-  std::vector<int64_t> python_times;
+  AddModelWorker(&worker, gate.Options());
+  std::atomic<int> python_runs{0};
   worker.OnPython([&](const PythonStageCall& call) {
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      python_times.push_back(RealClock().NowNs());
-    }
+    ++python_runs;
     PlusOne(call);
   });
   ASSERT_TRUE(worker.executor
@@ -359,14 +361,12 @@ TEST(Executor, PythonAndDeviceOverlap) {
                   .ok());
   worker.Start();
   const uint64_t first = worker.server.Send(0, 2, Pair(1));
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the first is on the device now
-  const int64_t sent_ns = RealClock().NowNs();
+  gate.AwaitRun();
   const uint64_t second = worker.server.Send(0, 2, Pair(2));
+  EXPECT_TRUE(Eventually([&] { return python_runs == 2; })) << "waits for the device";
+  gate.OpenForGood();
   worker.server.Wait(first);
   worker.server.Wait(second);
-  std::lock_guard<std::mutex> lock(mutex);
-  ASSERT_EQ(python_times.size(), 2U);
-  EXPECT_LT(python_times[1] - sent_ns, 60 * kNanosPerMilli);  // did not wait for the device
 }
 
 TEST(Executor, BuiltinArgmaxOfAModelsOutput) {
@@ -537,8 +537,7 @@ TEST(Executor, FullReplyMemoryHoldsResultsBackAndDropsNone) {
   for (int i = 0; i < 200; ++i) {  // 8 MB of replies
     ids.push_back(worker.server.Send(0, 1, {Floats({10'000}, std::vector<float>(10'000, static_cast<float>(i)))}));
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // nothing is released
-  EXPECT_GT(worker.executor.stats().held, 0U);
+  EXPECT_TRUE(Eventually([&] { return worker.executor.stats().held > 0; }));  // nothing is released
   for (size_t i = 0; i < ids.size(); ++i) {
     const Answer answer = worker.server.Wait(ids[i])[0];
     ASSERT_EQ(answer.error, ErrorKind::kOk) << answer.message;

@@ -250,10 +250,13 @@ TEST_F(GrpcPredictServiceTest, ErrorsEchoTheSpec) {
             Message().Sub(1, spec).Sub(4, Message().Number(1, 5).Bytes(2, "servable is not available")).text());
 }
 
-TEST_F(GrpcPredictServiceTest, RefusedSubmitIsAnsweredWithItsReason) {
+TEST_F(GrpcPredictServiceTest, OverloadIsAStatusOfTheCall) {
   OnLoop([&] { dispatcher_.refusal = {ErrorKind::kOverloaded, "enqueued requests count exceeds the limit 10000"}; });
   GrpcTestClient client(port_);
-  EXPECT_EQ(WholeError(client.Run(kPredict, OneRequest())), "1 enqueued requests count exceeds the limit 10000");
+  const GrpcTestClient::Call call = client.Run(kPredict, OneRequest());
+  EXPECT_EQ(call.status(), "8");
+  EXPECT_EQ(call.error(), "enqueued requests count exceeds the limit 10000");
+  EXPECT_EQ(call.body, "");
   OnLoop([&] { EXPECT_EQ(service_.calls_in_flight(), 0u); });
 }
 

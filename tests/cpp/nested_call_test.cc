@@ -4,6 +4,7 @@
 #include <atomic>
 #include <thread>
 
+#include "support/gate.h"
 #include "support/worker_under_test.h"
 
 namespace msserving {
@@ -238,15 +239,18 @@ TEST_F(CallFromStage, WrongSizeIsAnErrorOfTheInstance) {
 }
 
 TEST_F(CallFromStage, SharesABatchWithRequestsAndOtherCalls) {
+  Gate gate;
   model_use_ = MethodUse::kPublic;
-  Start(PassOn(kModel), {{"run_us", "100000"}});
+  Start(PassOn(kModel), gate.Options());
   // One row occupies the device; what comes meanwhile is one batch.
   const uint64_t first = server().Send(kModel, 2, {Floats({2}, {1, 1}), Floats({2}, {1, 1})});
-  std::this_thread::sleep_for(std::chrono::milliseconds(30));
-  const uint64_t outer = Send(5);
+  gate.AwaitRun();
   const uint64_t request = server().Send(kModel, 2, {Floats({2}, {2, 2}), Floats({2}, {1, 1})});
+  const uint64_t outer = Send(5);
   std::vector<Outcome> own;
   std::thread user([&] { EXPECT_TRUE(Call(kModel, {{7, 0}, {1, 0}}, &own).ok()); });
+  EXPECT_TRUE(Eventually([&] { return executor().stats().calls == 2; }));  // so what came before is queued, too
+  gate.OpenForGood();
   EXPECT_EQ(server().Wait(outer)[0].outputs[0].As<float>()[0], 15);
   EXPECT_EQ(server().Wait(request)[0].outputs[0].As<float>()[0], 3);
   EXPECT_EQ(server().Wait(first)[0].outputs[0].As<float>()[0], 2);
@@ -377,15 +381,19 @@ TEST_F(CallFromStage, EndOfTheRunReleasesWhoWaits) {
     returned = true;
     call.sink->Put(0, 0, call.input[0]);
   };
+  Gate gate;
+  gate.OpenForGood();  // only to see runs begin
+  SessionOptions slow = gate.Options();
+  slow.push_back({"run_us", "300000"});
   model_use_ = MethodUse::kPublic;
-  SetUpWorker({{"run_us", "300000"}});
+  SetUpWorker(slow);
   RunHooks hooks;
   hooks.interrupted = [&] { return interrupt.load(); };
   worker_->Start(hooks);
   server().Send(kModel, 2, {Floats({2}, {1, 1}), Floats({2}, {1, 1})});
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  gate.AwaitRun();
   Send(1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_TRUE(Eventually([&] { return executor().stats().calls == 1; }));
   interrupt = true;
   EXPECT_EQ(worker_->Join(), RunEnd::kInterrupted);
   worker_.reset();  // waits for the stage
@@ -396,14 +404,18 @@ TEST_F(CallFromStage, EndOfTheRunReleasesWhoWaits) {
 }
 
 TEST_F(CallFromStage, StopWaitsForCallsOfUsersThreads) {
-  Start(PassOn(kModel), {{"run_us", "100000"}});
+  Gate gate;
+  Start(PassOn(kModel), gate.Options());
+  gate.Open();
   server().Wait(Send(1));  // it runs now
   std::vector<Outcome> outcomes;
   std::thread user([&] { EXPECT_TRUE(Call(kAddOne, {{1, 0}, {1, 0}}, &outcomes).ok()); });
   while (executor().stats().calls == 1) {
     std::this_thread::yield();
   }
-  EXPECT_EQ(worker_->Stop(), RunEnd::kStopped);
+  executor().RequestStop();
+  gate.OpenForGood();
+  EXPECT_EQ(worker_->Join(), RunEnd::kStopped);
   user.join();
   ASSERT_EQ(outcomes.size(), 1U);
   EXPECT_EQ(outcomes[0].values[0], 4);

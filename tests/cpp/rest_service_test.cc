@@ -177,6 +177,23 @@ TEST_F(RestServiceTest, OverloadIs429) {
   ExpectError(HttpClient::Post(kTarget, "no json"), 429, "exceeds the limit");
 }
 
+TEST_F(RestServiceTest, WhatIsNotServedYetMayComeLater) {
+  const std::string unknown = HttpClient::Post("/model/unknown:sum", kBody);
+  ExpectError(unknown, 404, "servable is not available");
+  EXPECT_FALSE(client_->Call(unknown).headers.contains("Retry-After"));
+  thread_.Do([&] { health_.is_ready = false; });
+  ExpectError(unknown, 503, "servable is not available");
+  EXPECT_EQ(client_->Call(unknown).headers.at("Retry-After"), "1");
+}
+
+TEST_F(RestServiceTest, AWorkerThatIsGoneIsWorthAnotherTry) {
+  Submit();
+  const HttpReply reply =
+      Answer({{ErrorKind::kWorkerUnavailable, "gone", {}}, {ErrorKind::kWorkerUnavailable, "gone", {}}});
+  EXPECT_EQ(reply.status, 503);
+  EXPECT_EQ(reply.headers.at("Retry-After"), "1");
+}
+
 TEST_F(RestServiceTest, AClientThatGoesAwayCancelsItsRequest) {
   Submit();
   client_->Abort();

@@ -91,7 +91,7 @@ def nothing(x):
 
 @register.register_pipeline(output_names="y")
 def slow(x1, x2):
-    for _ in range(100):
+    for _ in range(1000):
         time.sleep(0.05)
         x1 = adder.run(x1, x2)
     return x1
@@ -312,10 +312,10 @@ def test_ADeadlineEndsAPipelineBetweenItsCalls(pipelines):
         with pytest.raises(grpc.RpcError) as raised:
             ms_service_pb2_grpc.MSServiceStub(channel).Predict(request, timeout=0.3)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    # The worker is free long before the pipeline's 5 s are over.
+    # The worker is free long before the pipeline's 50 s are over.
     begin = time.monotonic()
     assert ask(pipelines, "plain", "many", x=x, count=1)["y"].shape == (1, 2, 2)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 25
 
 
 def test_StagesOfMethodsMayCall_AndTheirMethodsStayPublic(pipelines):

@@ -76,6 +76,10 @@ void ParseOne(std::string_view key, std::string_view value, Options* options) {
     }
   } else if (key == "run_us") {
     options->run_us = ParseInt(key, value, 0);
+  } else if (key == "started_fd") {
+    options->started_fd = static_cast<int>(ParseInt(key, value, 0));
+  } else if (key == "gate_fd") {
+    options->gate_fd = static_cast<int>(ParseInt(key, value, 0));
   } else if (key == "run_mode") {
     if (value != "spin" && value != "sleep") Refuse(key, value, "must be spin or sleep");
     options->spin = value == "spin";

@@ -33,6 +33,11 @@ struct Options {
   int64_t run_us = 0;
   bool spin = false;
 
+  // Eventfds by which a test holds runs where it wants them: a run adds one to `started_fd` when it begins and then waits
+  // until it can take one from `gate_fd`, a semaphore. -1: none.
+  int started_fd = -1;
+  int gate_fd = -1;
+
   // A run fails, or the process aborts, if the first element of a row of any batched input has this value. The rows
   // are those of the leading dimension; a scalar is its own row.
   std::optional<double> fail_if_first_element;

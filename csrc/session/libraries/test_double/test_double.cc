@@ -1,6 +1,8 @@
 // The smallest complete session library: what a test or a benchmark needs of a model, without one.
 // options.h lists what open() takes.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -28,6 +30,7 @@ struct MsServingSession {
  private:
   void CheckShapes(const MsServingTensor* inputs) const;
   void CheckFirstElements(const MsServingTensor* inputs) const;
+  void PassGate() const;
   void SpendTime() const;
   void* Buffer(size_t output, size_t bytes);
 
@@ -114,6 +117,16 @@ void MsServingSession::CheckFirstElements(const MsServingTensor* inputs) const {
   }
 }
 
+void MsServingSession::PassGate() const {
+  uint64_t one = 1;
+  if (options.started_fd >= 0 && write(options.started_fd, &one, sizeof(one)) != sizeof(one)) {
+    throw std::runtime_error("started_fd is not an eventfd");
+  }
+  if (options.gate_fd >= 0 && read(options.gate_fd, &one, sizeof(one)) != sizeof(one)) {
+    throw std::runtime_error("gate_fd is not an eventfd");
+  }
+}
+
 void MsServingSession::SpendTime() const {
   if (options.run_us == 0) return;
   if (!options.spin) {
@@ -135,6 +148,7 @@ void* MsServingSession::Buffer(size_t output, size_t bytes) {
 void MsServingSession::Run(const MsServingTensor* inputs, MsServingTensor* outputs) {
   CheckShapes(inputs);
   CheckFirstElements(inputs);
+  PassGate();
   SpendTime();
   if (options.op == Op::kFail) throw std::runtime_error("the test double was told to fail every run");
   for (size_t i = 0; i < outputs_.size(); ++i) {
