@@ -42,8 +42,9 @@ ListenOptions MakeListenOptions(int max_msg_mb_size, const std::optional<std::st
 
 class PyServer {
  public:
-  explicit PyServer(int io_threads) {
+  PyServer(int io_threads, double worker_silence_s) {
     ServerOptions options;
+    options.supervisor.silence_ns = Nanoseconds(worker_silence_s);
     options.front_end.io_threads = io_threads;
     server_ = std::make_unique<Server>(options);
     ThrowIfFailed(server_->Start());
@@ -112,7 +113,7 @@ class PyServer {
 void BindServer(py::module_& m) {
   using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<PyServer>(m, "Server")
-      .def(py::init<int>(), py::arg("io_threads") = 1)
+      .def(py::init<int, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0)
       .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
            py::arg("command"), py::arg("environment"))
       .def("wait_ready", &PyServer::WaitReady, py::arg("timeout_s"), Release())

@@ -7,6 +7,7 @@
 
 #include "python/python_session.h"
 #include "python/worker_call_bindings.h"
+#include "worker/lifeline.h"
 #include "worker/server_connection.h"
 
 namespace py = pybind11;
@@ -189,8 +190,9 @@ class Worker {
 
   size_t AddMethod(const std::string& name, const std::vector<std::string>& inputs,
                    const std::vector<std::string>& outputs, const std::vector<py::dict>& stages,
-                   const py::object& returns, bool internal) {
+                   const py::object& returns, bool internal, double timeout_s) {
     MethodGraph graph;
+    graph.timeout_ns = static_cast<int64_t>(timeout_s * 1e9);
     graph.signature = {name, inputs, outputs};
     for (const py::dict& stage : stages) {
       graph.stages.push_back(StageFrom(stage));
@@ -236,6 +238,13 @@ class Worker {
       throw py::value_error("unknown option '" + name +
                             "'; there are max_wait_us, max_live_instances, max_held_bytes and keep_free_bytes");
     }
+  }
+
+  void FollowServer() {
+    if (order_.channels.empty()) {
+      throw std::runtime_error("follow_server() comes after receive_start()");
+    }
+    Check(lifeline_.Start(connection_.fd(), order_.channels[0]->control_fd()));
   }
 
   void SendReady(const std::string& body) { Check(connection_.SendReady(body)); }
@@ -312,6 +321,7 @@ class Worker {
   }
 
   ServerConnection connection_;
+  Lifeline lifeline_;
   StartOrder order_;
   ExecutorOptions options_;
   py::object python_stages_;  // keeps the function's context alive
@@ -337,12 +347,16 @@ void BindWorker(py::module_& m) {
            py::arg("without_batch_dim_inputs"), py::arg("batch_size"),
            "batch_size 0: the largest the model was compiled for.")
       .def("add_method", &Worker::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
-           py::arg("returns"), py::arg("internal") = false,
-           "Returns its number. internal: only call_method() runs it; add these after the others.")
+           py::arg("returns"), py::arg("internal") = false, py::arg("timeout_s") = 0.0,
+           "Returns its number. internal: only call_method() runs it; add these after the others. timeout_s: what one "
+           "call of a function or one run of a model may take; 0: any time.")
       .def(
           "set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
           "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
       .def("set_option", &Worker::SetOption, py::arg("name"), py::arg("value"))
+      .def("follow_server", &Worker::FollowServer,
+           "After receive_start(): from now on the process shows the server that it lives, and is killed half a second "
+           "after the server's end.")
       .def("send_ready", &Worker::SendReady, py::arg("description"))
       .def("send_failed", &Worker::SendFailed, py::arg("text"))
       .def("run", &Worker::Run,

@@ -52,6 +52,8 @@ class FrontEnd {
   // Return before the loops have acted.
   void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment);
   void RemoveWorker(uint64_t worker, const std::string& reason);
+  // As LoopDispatcher::GiveUp(), on every loop.
+  void GiveUp(uint64_t worker, uint8_t running);
 
   // What health checks answer.
   void SetReady(bool ready) { ready_.store(ready, std::memory_order_relaxed); }

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "server/front_end.h"
+#include "server/log_file.h"
 #include "server/worker_process.h"
 
 namespace msserving {
@@ -31,11 +32,16 @@ struct SupervisorOptions {
   int64_t max_backoff_ns = 30 * kNanosPerSecond;
   int64_t healthy_after_ns = 60 * kNanosPerSecond;  // then the next death is again answered with the first back-off
   size_t log_tail_bytes = 4096;
+  LogFileOptions log_file = LogFileOptions::FromEnvironment();
+  // A running worker that shows no sign of life for so long (stopped, or its memory swapped out for good) is killed;
+  // 0: never. Stages may run as long as they like: the sign comes from a thread of its own.
+  int64_t silence_ns = 30 * kNanosPerSecond;
+  int64_t terminate_ns = kNanosPerSecond;  // between SIGTERM and SIGKILL, for a worker over a method's time-out
 };
 
-// A worker is first *starting*; once ready it is *running*; after a death it waits out its back-off and starts again,
-// for as long as the supervisor lives. Only before its servable was ready once is a failure final.
-// Methods: any thread, one at a time. All else happens on the supervisor's own thread.
+// A worker is first *starting*; once ready it is *running*; *ending* if it hangs, until it has been killed; after a
+// death it waits out its back-off and starts again, for as long as the supervisor lives. Only before its servable was
+// ready once is a failure final. Methods: any thread, one at a time. All else happens on the supervisor's own thread.
 class Supervisor {
  public:
   Supervisor(FrontEnd* front_end, SupervisorOptions options);

@@ -34,12 +34,26 @@ inline constexpr uint32_t kReleaseRingCapacity = 32'768;
 
 constexpr size_t WholePages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
-// Control memory: the three rings one after the other, each at the start of a page.
+// What a worker tells the supervisor, in the control memory of its first channel. Written by the worker alone.
+struct WorkerBoard {
+  std::atomic<uint64_t> beats;  // rises while the process runs at all, whatever its stages do
+  // By lane (device, Python): the time (CLOCK_MONOTONIC) at which what is being run has taken longer than its method
+  // allows; 0: nothing is run that has a time-out.
+  std::atomic<int64_t> limit_ns[2];
+};
+
+// InstanceMark::running.
+inline constexpr uint8_t kDeviceMark = 1;
+inline constexpr uint8_t kPythonMark = 2;
+inline constexpr uint8_t kTimedMark = 2;  // added if the instance's method has a time-out
+
+// Control memory: the three rings one after the other, each at the start of a page, then the board.
 struct ChannelLayout {
   static constexpr size_t kRequests = 0;
   static constexpr size_t kReplies = WholePages(RingBytes(kRequestRingCapacity));
   static constexpr size_t kReleases = kReplies + WholePages(RingBytes(kReplyRingCapacity));
-  static constexpr size_t kBytes = kReleases + WholePages(RingBytes(kReleaseRingCapacity));
+  static constexpr size_t kBoard = kReleases + WholePages(RingBytes(kReleaseRingCapacity));
+  static constexpr size_t kBytes = kBoard + WholePages(sizeof(WorkerBoard));
 };
 
 // What the server tells the worker about one instance of a request.
@@ -58,8 +72,8 @@ inline constexpr std::string_view kGivenUpText =
 // One per instance: in the record of its first tensor, or in the request's if the method has no inputs.
 struct InstanceMark {
   uint8_t order;    // an InstanceOrder; the server's, written before the block is handed over
-  uint8_t running;  // 1 + the lane that is running user code or the model for it; 0: none. The worker's; the server
-                    // reads it when the worker has died or is being ended
+  uint8_t running;  // whether user code or the model is being run for it: kDeviceMark and so on; 0: not. The
+                    // worker's; the server reads it when the worker has died or is being ended
 
   void SetRunning(uint8_t value) { std::atomic_ref<uint8_t>(running).store(value, std::memory_order_relaxed); }
   uint8_t Running() { return std::atomic_ref<uint8_t>(running).load(std::memory_order_relaxed); }

@@ -210,6 +210,7 @@ class Executor {
   void RunStage(Hand& hand, StageQueue& queue);
   void RunModel(Hand& hand, StageQueue& queue);
   void RunPython(Hand& hand, const StagePlan& stage);
+  bool MarkRunning(std::span<Instance* const> batch, Lane lane);
   void Advance(Hand& hand, Instance* instance, const StagePlan* transient);
   bool RunBuiltin(Instance* instance, const StagePlan& stage);
   bool KeepValue(Instance* instance, uint16_t value);
@@ -242,6 +243,7 @@ class Executor {
   std::vector<std::unique_ptr<MethodPlan>> plans_;
   PythonStageFunction python_ = nullptr;
   void* python_context_ = nullptr;
+  WorkerBoard* board_ = nullptr;  // the first channel's
   UniqueFd doorbell_;
   UniqueFd wake_;  // rung by a thread of ours
   UniqueFd done_;  // rung when the run ends

@@ -1,6 +1,7 @@
 // Running stages. Nothing here holds the executor's lock.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "worker/argmax.h"
 #include "worker/executor.h"
@@ -13,9 +14,6 @@ namespace {
 constexpr uint64_t kPrivateInputLimit = 64 << 10;
 // A result of the last stage from this size on is written into the reply memory at once, if its place is known.
 constexpr uint64_t kDirectReplyBytes = 64 << 10;
-// InstanceMark::running.
-constexpr uint8_t kDeviceMark = 1;
-constexpr uint8_t kPythonMark = 2;
 
 }  // namespace
 
@@ -64,16 +62,36 @@ class Executor::ModelBatch final : public ModelSink {
   Hand* hand_;
 };
 
+// Tells the server what is about to be run, and until when it may take if one of the methods has a time-out (true).
+bool Executor::MarkRunning(std::span<Instance* const> batch, Lane lane) {
+  int64_t shortest_ns = 0;
+  for (Instance* instance : batch) {
+    const int64_t timeout_ns = instance->mark != nullptr ? instance->request->plan->timeout_ns : 0;
+    instance->SetRunning(static_cast<uint8_t>(kDeviceMark + lane + (timeout_ns > 0 ? kTimedMark : 0)));
+    if (timeout_ns > 0 && (shortest_ns == 0 || timeout_ns < shortest_ns)) {
+      shortest_ns = timeout_ns;
+    }
+  }
+  if (shortest_ns == 0) {
+    return false;
+  }
+  board_->limit_ns[lane].store(clock_.NowNs() + shortest_ns, std::memory_order_relaxed);
+  return true;
+}
+
 void Executor::RunModel(Hand& hand, StageQueue& queue) {
   hand.pointers.clear();
-  for (Instance* instance : hand.batch) {
-    instance->SetRunning(kDeviceMark);
+  const bool limited = MarkRunning(hand.batch, kDevice);
+  for (const Instance* instance : hand.batch) {
     for (const uint16_t value : instance->request->plan->stages[instance->stage].inputs) {
       hand.pointers.push_back(&instance->values[value]);
     }
   }
   ModelBatch sink(this, &hand);
   queue.graph->Run(static_cast<uint32_t>(hand.batch.size()), hand.pointers.data(), &sink);
+  if (limited) {
+    board_->limit_ns[kDevice].store(0, std::memory_order_relaxed);
+  }
 }
 
 // Takes a Python stage's results into the instances' own memory.
@@ -91,13 +109,14 @@ class Executor::PythonBatch final : public PythonStageSink {
 
   // What the user's function is being called with, for the server; nothing once it has returned.
   void Mark(std::span<Instance* const> instances) {
+    if (std::exchange(limited_, false)) {
+      executor_->board_->limit_ns[kPython].store(0, std::memory_order_relaxed);
+    }
     for (Instance* instance : marked_) {
       instance->SetRunning(0);
     }
     marked_ = instances;
-    for (Instance* instance : marked_) {
-      instance->SetRunning(kPythonMark);
-    }
+    limited_ = executor_->MarkRunning(marked_, kPython);
   }
 
   bool Put(uint32_t index, uint32_t output, const TensorView& value) override {
@@ -142,6 +161,7 @@ class Executor::PythonBatch final : public PythonStageSink {
   const StagePlan* stage_;
   StageFrame frame_;
   std::span<Instance* const> marked_;
+  bool limited_ = false;  // they have a time-out
 };
 
 void Executor::RunPython(Hand& hand, const StagePlan& stage) {

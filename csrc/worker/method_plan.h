@@ -36,6 +36,7 @@ struct MethodPlan {
   uint16_t inputs = 0;
   uint16_t values = 0;
   bool internal = false;  // only Executor::Call() runs it
+  int64_t timeout_ns = 0;
   std::vector<StagePlan> stages;
   std::vector<uint16_t> returns;   // value numbers
   std::vector<uint16_t> last_use;  // per value: the last stage (from 0) that reads it; stages.size(): the reply does

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 MAX_PORT = 65535
+MAX_SECONDS = 10**9
 
 
 def check_str(name: str, value: object) -> str:
@@ -33,6 +34,15 @@ def check_int(name: str, value: object, minimum: int = 0, maximum: int | None = 
     elif not minimum <= value <= maximum:
         raise RuntimeError(f"Parameter '{name}' should be in range [{minimum}, {maximum}], but {value} was given")
     return value
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return `value` if it is a finite number above 0 (no bool)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RuntimeError(f"Parameter '{name}' should be a number of seconds, but {_show(value)} was given")
+    if not 0 < value <= MAX_SECONDS:
+        raise RuntimeError(f"Parameter '{name}' should be above 0 and at most {MAX_SECONDS}, but {value} was given")
+    return float(value)
 
 
 def check_indexes(name: str, value: object) -> tuple[int, ...]:

@@ -89,6 +89,7 @@ def main(argv: list[str]) -> int:
     take_signals()
     try:
         order = StartOrder.from_json(worker.receive_start())
+        worker.follow_server()
         try:
             stages = _load(worker, order)
         except BaseException as error:
