@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/byte_budget.h"
+
 namespace msserving {
 
 class BufferPool;
@@ -111,6 +113,7 @@ struct OutgoingBody {
   Buffer encoded;
   std::vector<Slice> slices;
   std::unique_ptr<KeepAlive> keep_alive;  // may be null
+  ByteCharge charge;                      // the server's: for `encoded`; the slices' owner counts those
 
   size_t TotalSize() const;
 };

@@ -95,8 +95,27 @@ struct Http2Callbacks {
   }
 };
 
+namespace {
+
+constexpr uint64_t kOwnBytesInFlight = uint64_t{2} << 30;
+
+GrpcServerOptions WithOwnCounts(GrpcServerOptions options) {
+  if (options.connections == nullptr) {
+    options.connections = std::make_shared<std::atomic<size_t>>(0);
+  }
+  if (options.bytes_in_flight == nullptr) {
+    options.bytes_in_flight = std::make_shared<ByteBudget>(kOwnBytesInFlight);
+  }
+  return options;
+}
+
+}  // namespace
+
 Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_options, GrpcService* grpc_service)
-    : loop(*event_loop), options(server_options), service(*grpc_service) {
+    : loop(*event_loop),
+      options(WithOwnCounts(server_options)),
+      memory(*options.bytes_in_flight),
+      service(*grpc_service) {
   if (nghttp2_session_callbacks_new(&callbacks) != 0 || nghttp2_option_new(&session_options) != 0) {
     nghttp2_session_callbacks_del(callbacks);
     throw std::bad_alloc();
@@ -173,11 +192,12 @@ struct GrpcServer::Impl {
   }
 
   void Accepted(UniqueFd socket) {
-    if (connections.size() >= shared.options.max_connections) {
+    const size_t count = shared.options.connections->load(std::memory_order_relaxed);
+    if (count >= shared.options.max_connections) {
       uint64_t suppressed = 0;
       if (refusals.Allow(shared.loop.now_ns(), &suppressed)) {
-        MSSERVING_LOG(kWarning, "Refused a gRPC connection: there are " << connections.size() << " already ("
-                                                                        << suppressed << " more of these)");
+        MSSERVING_LOG(kWarning, "Refused a gRPC connection: there are " << count << " already (" << suppressed
+                                                                        << " more of these)");
       }
       return;
     }
@@ -187,6 +207,7 @@ struct GrpcServer::Impl {
       connection->Begin();
       connection->index = connections.size();
       connections.push_back(connection.release());
+      shared.options.connections->fetch_add(1, std::memory_order_relaxed);
     } catch (const std::bad_alloc&) {
       MSSERVING_LOG(kError, "No memory for another gRPC connection");
     }
@@ -198,6 +219,7 @@ struct GrpcServer::Impl {
     connections[connection->index] = connections.back();
     connections[connection->index]->index = connection->index;
     connections.pop_back();
+    shared.options.connections->fetch_sub(1, std::memory_order_relaxed);
     delete connection;
   }
 

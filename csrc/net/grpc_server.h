@@ -1,12 +1,14 @@
 // Unary gRPC on HTTP/2: what nghttp2 leaves to us. One GrpcServer per event loop and listening socket.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "base/byte_budget.h"
 #include "base/unique_fd.h"
 #include "net/buffer.h"
 #include "net/event_loop.h"
@@ -73,15 +75,21 @@ class GrpcService {
 struct GrpcServerOptions {
   size_t max_receive_bytes = size_t{100} << 20;  // of one decompressed message; more: RESOURCE_EXHAUSTED
   size_t max_send_bytes = size_t{100} << 20;
-  uint32_t max_concurrent_streams = 1024;       // per connection
-  size_t max_connections = 10'000;              // per loop
-  size_t max_buffered_bytes = size_t{2} << 30;  // per loop, of all messages being received or worked on; more: refused
-  size_t max_header_bytes = 16 << 10;           // of one request, all headers together
+  uint32_t max_concurrent_streams = 1024;            // per connection
+  size_t max_connections = 10'000;                   // of all servers that share `connections`
+  std::shared_ptr<std::atomic<size_t>> connections;  // how many there are; null: a count of its own
+  // What messages being received or worked on and encoded replies take; more is refused. Null: one of its own.
+  std::shared_ptr<ByteBudget> bytes_in_flight;
+  size_t max_header_bytes = 16 << 10;  // of one request, all headers together
   uint32_t stream_window_bytes = 4 << 20;
   uint32_t connection_window_bytes = 16 << 20;
   int64_t idle_timeout_ns = 0;                             // 0: an idle connection may stay
   int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;   // a request that has begun must be complete by then
   int64_t slow_reader_timeout_ns = 100 * kNanosPerSecond;  // a reply must make progress within this
+  // Of one connection, in the long run: streams reset by either side; PING, SETTINGS, PRIORITY and empty DATA frames
+  // beyond those that replies call for. Four seconds' and ten seconds' worth may come at once.
+  uint32_t max_resets_per_second = 1000;
+  uint32_t max_control_frames_per_second = 100;
 };
 
 // All methods on the loop's thread; the loop must outlive it, and neither is destroyed from inside a service's method.

@@ -29,7 +29,7 @@ void Http2Stream::Reset() {
   prefix_size = 0;
   compressed = false;
   message_size = 0;
-  counted_bytes = 0;
+  charge.Reset();
   reply_prefix_sent = 0;
   deadline_timer = 0;
   deadline_ns_ = kNoDeadline;
@@ -179,12 +179,10 @@ void Http2Connection::Data(Http2Stream* stream, std::span<const uint8_t> bytes) 
       Fail(stream, GrpcStatus::kUnimplemented, "more than one message in a unary call");
       return;
     }
-    if (shared_.buffered_bytes + take > shared_.options.max_buffered_bytes) {
-      Fail(stream, GrpcStatus::kResourceExhausted, "the server has no memory for more messages now");
+    if (!stream->charge.Take(&shared_.memory, take)) {
+      Fail(stream, GrpcStatus::kResourceExhausted, shared_.memory.Refusal(stream->message_size - message.size()));
       return;
     }
-    shared_.buffered_bytes += take;
-    stream->counted_bytes += take;
     if (message.capacity() < message.size() + take) {
       message.Reserve(stream->message_size);
     }
@@ -208,8 +206,9 @@ void Http2Connection::RemoteEnded(Http2Stream* stream) {
 }
 
 bool Http2Connection::Decompress(Http2Stream* stream) {
-  const size_t memory_left = shared_.options.max_buffered_bytes - shared_.buffered_bytes;
-  const size_t limit = std::min(shared_.options.max_receive_bytes, memory_left);
+  const uint64_t used = shared_.memory.used();
+  const uint64_t memory_left = shared_.memory.limit() - std::min(shared_.memory.limit(), used);
+  const size_t limit = std::min<uint64_t>(shared_.options.max_receive_bytes, memory_left);
   Buffer plain = loop().buffers().Acquire(std::min(stream->message().size() * 4, limit));
   switch (shared_.compression.Inflate(stream->encoding, stream->message().bytes(), limit, &plain)) {
     case Compression::Result::kOk: break;
@@ -219,13 +218,12 @@ bool Http2Connection::Decompress(Http2Stream* stream) {
     case Compression::Result::kTooLarge:
       Fail(stream, GrpcStatus::kResourceExhausted,
            limit < shared_.options.max_receive_bytes
-               ? std::string("the server has no memory for more messages now")
+               ? shared_.memory.Refusal(plain.size())
                : TooLarge("Received", plain.size(), shared_.options.max_receive_bytes));
       return false;
   }
   ReleaseMessage(stream);
-  stream->counted_bytes = plain.size();
-  shared_.buffered_bytes += plain.size();
+  stream->charge.TakeAnyway(&shared_.memory, plain.size());
   stream->message() = std::move(plain);
   return true;
 }
@@ -237,8 +235,7 @@ void Http2Connection::StartCall(Http2Stream* stream) {
 }
 
 void Http2Connection::ReleaseMessage(Http2Stream* stream) {
-  shared_.buffered_bytes -= stream->counted_bytes;
-  stream->counted_bytes = 0;
+  stream->charge.Reset();
   stream->message() = Buffer();
 }
 
@@ -275,6 +272,7 @@ void Http2Connection::Reply(Http2Stream* stream, OutgoingBody message) {
   ReleaseMessage(stream);
   size = compressed ? message.encoded.size() : size;
   stream->reply = std::move(message);
+  stream->reply.charge.TakeAnyway(&shared_.memory, stream->reply.encoded.size());
   stream->reader = BodyReader(&stream->reply);
   stream->reply_prefix[0] = compressed ? 1 : 0;
   stream->reply_prefix[1] = static_cast<uint8_t>(size >> 24);

@@ -11,12 +11,10 @@ namespace msserving {
 namespace {
 
 // A client whose calls time out resets streams honestly; one that does nothing else is an attacker.
-constexpr double kResetBurst = 4000;
-constexpr double kResetsPerSecond = 1000;
+constexpr double kResetBurstSeconds = 4;
 // PING, SETTINGS, PRIORITY and empty DATA. Clients that measure their bandwidth ping with the data they get, so
 // every frame of a reply gives some back.
-constexpr double kControlBurst = 1000;
-constexpr double kControlPerSecond = 100;
+constexpr double kControlBurstSeconds = 10;
 constexpr double kControlPerReplyFrame = 2;
 
 constexpr int64_t kFinalGoawayNs = 1 * kNanosPerSecond;  // at most, after the first
@@ -31,8 +29,10 @@ Http2Connection::Http2Connection(Http2Shared* shared, UniqueFd socket, const std
       shared_(*shared),
       owner_(owner),
       closed_callback_(closed_callback),
-      resets_(kResetBurst, kResetsPerSecond, shared->loop.now_ns()),
-      control_frames_(kControlBurst, kControlPerSecond, shared->loop.now_ns()),
+      resets_(kResetBurstSeconds * shared->options.max_resets_per_second, shared->options.max_resets_per_second,
+              shared->loop.now_ns()),
+      control_frames_(kControlBurstSeconds * shared->options.max_control_frames_per_second,
+                      shared->options.max_control_frames_per_second, shared->loop.now_ns()),
       last_activity_ns_(shared->loop.now_ns()),
       began_ns_(shared->loop.now_ns()) {}
 

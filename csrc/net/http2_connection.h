@@ -70,7 +70,7 @@ struct Http2Stream final : GrpcCall {
   uint8_t prefix_size = 0;
   bool compressed = false;
   uint32_t message_size = 0;
-  size_t counted_bytes = 0;  // of the server's buffered_bytes
+  ByteCharge charge;  // for what has come of it
 
   // Sending the reply.
   uint8_t reply_prefix[5];
@@ -97,15 +97,15 @@ struct Http2Shared {
   void ReleaseStream(Http2Stream* stream);
 
   EventLoop& loop;
-  const GrpcServerOptions options;
+  const GrpcServerOptions options;  // nothing in it is null
+  ByteBudget& memory;
   GrpcService& service;
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_option* session_options = nullptr;
   BlockCache session_blocks;
   nghttp2_mem session_memory;  // nghttp2's view of session_blocks
   Compression compression;
-  size_t calls = 0;           // given to the service and not yet back
-  size_t buffered_bytes = 0;  // of messages that are received or worked on
+  size_t calls = 0;  // given to the service and not yet back
   std::vector<std::unique_ptr<Http2Stream>> idle_streams;
 };
 

@@ -9,6 +9,7 @@
 namespace msserving {
 namespace {
 
+constexpr uint64_t kOwnBytesInFlight = uint64_t{2} << 30;
 constexpr size_t kIdleExchanges = 4096;
 constexpr size_t kKeptText = 4096;               // capacity that an idle exchange keeps in each of its strings
 constexpr size_t kBodyAtOnce = size_t{4} << 20;  // of an announced body, what is taken before it arrives
@@ -46,6 +47,16 @@ char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20)
 bool EqualsIgnoringCase(std::string_view text, std::string_view lower) {
   return text.size() == lower.size() &&
          std::equal(text.begin(), text.end(), lower.begin(), [](char a, char b) { return ToLower(a) == b; });
+}
+
+HttpServerOptions WithOwnCounts(HttpServerOptions options) {
+  if (options.connections == nullptr) {
+    options.connections = std::make_shared<std::atomic<size_t>>(0);
+  }
+  if (options.bytes_in_flight == nullptr) {
+    options.bytes_in_flight = std::make_shared<ByteBudget>(kOwnBytesInFlight);
+  }
+  return options;
 }
 
 void ClearText(std::string* text) {
@@ -97,6 +108,7 @@ void HttpExchange::Reset() {
   ClearText(&target_);
   ClearText(&content_type_);
   body_ = Buffer();
+  charge_.Reset();
   state_ = State::kReceiving;
   connection_ = nullptr;
   next_ = nullptr;
@@ -116,7 +128,10 @@ void HttpCall::Reply(int status, std::string_view content_type, OutgoingBody bod
 EventLoop& HttpCall::loop() { return static_cast<HttpExchange*>(this)->connection_->loop(); }
 
 HttpShared::HttpShared(EventLoop* event_loop, const HttpServerOptions& server_options, HttpService* http_service)
-    : loop(*event_loop), options(server_options), service(*http_service) {
+    : loop(*event_loop),
+      options(WithOwnCounts(server_options)),
+      memory(*options.bytes_in_flight),
+      service(*http_service) {
   HttpCallbacks::Set(&settings);
 }
 
@@ -150,6 +165,7 @@ HttpConnection::HttpConnection(HttpShared* shared, UniqueFd socket, const std::s
   }
   shared_.first = this;
   ++shared_.connections;
+  shared_.options.connections->fetch_add(1, std::memory_order_relaxed);
 }
 
 HttpConnection::~HttpConnection() {
@@ -166,6 +182,7 @@ HttpConnection::~HttpConnection() {
     next_->previous_ = previous_;
   }
   --shared_.connections;
+  shared_.options.connections->fetch_sub(1, std::memory_order_relaxed);
 }
 
 void HttpConnection::OnClosed() { delete this; }
@@ -356,6 +373,10 @@ int HttpConnection::Body(std::string_view part) {
     Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
     return kStop;
   }
+  if (!receiving_->charge_.Take(&shared_.memory, part.size())) {
+    Reject(429, shared_.memory.Refusal(part.size()));
+    return kStop;
+  }
   receiving_->wants_continue_ = false;  // it has not waited
   receiving_->body_.Append(part.data(), part.size());
   return 0;
@@ -398,9 +419,11 @@ void HttpConnection::Reply(HttpExchange* exchange, int status, std::string_view 
   exchange->status_ = status;
   exchange->reply_type_.assign(content_type);
   exchange->extra_headers_.assign(extra_headers);
-  exchange->reply_ = std::move(body);
   in_flight_bytes_ -= exchange->body_.size();
   exchange->body_ = Buffer();
+  exchange->charge_.Reset();
+  exchange->reply_ = std::move(body);
+  exchange->reply_.charge.TakeAnyway(&shared_.memory, exchange->reply_.encoded.size());
   if (!closed()) {
     ScheduleOutput();
   }
@@ -418,7 +441,11 @@ void HttpConnection::Reject(int status, std::string_view reason) {
   exchange->wants_continue_ = false;
   exchange->status_ = status;
   exchange->reply_type_ = "application/json";
+  if (status == 429 || status == 503) {
+    exchange->extra_headers_ = "Retry-After: 1\r\n";
+  }
   exchange->body_ = Buffer();
+  exchange->charge_.Reset();
   const std::string text = shared_.service.ErrorBody(status, reason);
   exchange->reply_.encoded = loop().buffers().Acquire(text.size());
   exchange->reply_.encoded.Append(text.data(), text.size());
@@ -518,7 +545,7 @@ void HttpConnection::CheckTimeouts(int64_t now_ns) {
   }
   const HttpServerOptions& options = shared_.options;
   if (!output().empty()) {
-    if (now_ns - last_progress_ns() >= options.incomplete_timeout_ns) {
+    if (now_ns - last_progress_ns() >= options.slow_reader_timeout_ns) {
       Close();
     }
   } else if (!established()) {

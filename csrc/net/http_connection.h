@@ -35,6 +35,8 @@ class HttpExchange final : public HttpCall {
   bool http_1_0_ = false;
   bool wants_continue_ = false;  // "Expect: 100-continue" that has not been answered
 
+  ByteCharge charge_;  // for the body
+
   int status_ = 0;
   std::string reply_type_;
   std::string extra_headers_;
@@ -44,7 +46,8 @@ class HttpExchange final : public HttpCall {
 // What all connections of a server share. Owned by the server, outlives its connections.
 struct HttpShared {
   EventLoop& loop;
-  const HttpServerOptions options;
+  const HttpServerOptions options;  // nothing in it is null
+  ByteBudget& memory;
   HttpService& service;
   llhttp_settings_t settings;
   bool draining = false;

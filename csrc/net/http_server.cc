@@ -21,7 +21,8 @@ struct HttpServer::Impl {
         tls(std::move(tls_context)),
         acceptor(loop, std::move(listening_socket), [this](UniqueFd socket) { OnAccept(std::move(socket)); }) {
     // One sweep over all connections now and then instead of a timer for each request.
-    int64_t shortest = std::max<int64_t>(options.incomplete_timeout_ns, kNanosPerMilli);
+    int64_t shortest =
+        std::max<int64_t>(std::min(options.incomplete_timeout_ns, options.slow_reader_timeout_ns), kNanosPerMilli);
     if (options.idle_timeout_ns > 0) {
       shortest = std::min(shortest, options.idle_timeout_ns);
     }
@@ -36,10 +37,11 @@ struct HttpServer::Impl {
   }
 
   void OnAccept(UniqueFd socket) {
-    if (shared.connections >= shared.options.max_connections + kRefusedAtOnce) {
+    const size_t count = shared.options.connections->load(std::memory_order_relaxed);
+    if (count >= shared.options.max_connections + kRefusedAtOnce) {
       return;
     }
-    const bool refused = shared.connections >= shared.options.max_connections;
+    const bool refused = count >= shared.options.max_connections;
     auto* connection = new HttpConnection(&shared, std::move(socket), tls);
     if (refused) {
       connection->BeginRefused();

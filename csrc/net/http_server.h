@@ -2,12 +2,14 @@
 // One HttpServer per event loop and listening socket.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "base/byte_budget.h"
 #include "base/unique_fd.h"
 #include "net/buffer.h"
 #include "net/event_loop.h"
@@ -49,7 +51,8 @@ class HttpService {
   // The connection is gone; the call ends with this.
   virtual void OnCancelled(HttpCall* call) = 0;
   // The body of an error that the server itself answers: 400 bad HTTP, 408 too slow, 413 body too large, 417 unknown
-  // expectation, 431 headers too large, 503 too many connections. Sent with content type application/json.
+  // expectation, 429 too many bytes in flight, 431 headers too large, 503 too many connections. Sent with content type
+  // application/json.
   virtual std::string ErrorBody(int status, std::string_view reason) = 0;
 
  protected:
@@ -58,13 +61,16 @@ class HttpService {
 
 struct HttpServerOptions {
   size_t max_body_bytes = size_t{100} << 20;
-  size_t max_header_bytes = 16 << 10;  // request line and headers together
-  size_t max_connections = 10'000;     // per loop
+  size_t max_header_bytes = 16 << 10;                // request line and headers together
+  size_t max_connections = 10'000;                   // of all servers that share `connections`
+  std::shared_ptr<std::atomic<size_t>> connections;  // how many there are; null: a count of its own
+  // What bodies being received or worked on and replies take; more is refused. Null: one of its own.
+  std::shared_ptr<ByteBudget> bytes_in_flight;
   // Requests of one connection in flight; more are not read. Nor are they while those have max_body_bytes of bodies.
   size_t max_pipelined = 64;
-  int64_t idle_timeout_ns = 100 * kNanosPerSecond;  // 0: an idle connection may stay
-  // A request that has begun must be complete by then, and a reply must make progress within this.
-  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;
+  int64_t idle_timeout_ns = 100 * kNanosPerSecond;         // 0: an idle connection may stay
+  int64_t incomplete_timeout_ns = 100 * kNanosPerSecond;   // a request that has begun must be complete by then
+  int64_t slow_reader_timeout_ns = 100 * kNanosPerSecond;  // a reply must make progress within this
 };
 
 // All methods on the loop's thread.

@@ -63,6 +63,7 @@ class OutputQueue {
       body.encoded = Buffer();
       body.slices.clear();
       body.keep_alive.reset();
+      body.charge.Reset();
     }
   }
   // The whole body, kept until sent.

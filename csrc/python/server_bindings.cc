@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,10 +28,42 @@ void ThrowIfFailed(const Status& status) {
 
 int64_t Nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
 
+using NamedLimits = std::map<std::string, double>;
+
+EndpointLimits MakeLimits(const NamedLimits& named) {
+  EndpointLimits limits;
+  for (const auto& [name, value] : named) {
+    if (name == "max_connections") {
+      limits.max_connections = static_cast<size_t>(value);
+    } else if (name == "max_streams_per_connection") {
+      limits.max_streams_per_connection = static_cast<uint32_t>(value);
+    } else if (name == "max_pipelined_requests") {
+      limits.max_pipelined_requests = static_cast<size_t>(value);
+    } else if (name == "max_header_bytes") {
+      limits.max_header_bytes = static_cast<size_t>(value);
+    } else if (name == "request_timeout_seconds") {
+      limits.request_timeout_ns = Nanoseconds(value);
+    } else if (name == "reply_timeout_seconds") {
+      limits.reply_timeout_ns = Nanoseconds(value);
+    } else if (name == "idle_timeout_seconds") {
+      limits.idle_timeout_ns = Nanoseconds(value);
+    } else if (name == "max_resets_per_second") {
+      limits.max_resets_per_second = static_cast<uint32_t>(value);
+    } else if (name == "max_control_frames_per_second") {
+      limits.max_control_frames_per_second = static_cast<uint32_t>(value);
+    } else {
+      throw std::runtime_error("there is no limit with the name " + name);
+    }
+  }
+  return limits;
+}
+
 ListenOptions MakeListenOptions(int max_msg_mb_size, const std::optional<std::string>& certificate,
                                 const std::optional<std::string>& private_key,
-                                const std::optional<std::string>& custom_ca, bool verify_client) {
+                                const std::optional<std::string>& custom_ca, bool verify_client,
+                                const NamedLimits& limits) {
   ListenOptions options;
+  options.limits = MakeLimits(limits);
   options.max_msg_mb_size = max_msg_mb_size;
   options.tls = certificate.has_value() || private_key.has_value();
   options.tls_options.certificate_file = certificate.value_or("");
@@ -79,9 +112,9 @@ class PyServer {
   template <Status (Server::*kStart)(const std::string&, const ListenOptions&)>
   void Listen(const std::string& address, int max_msg_mb_size, const std::optional<std::string>& certificate,
               const std::optional<std::string>& private_key, const std::optional<std::string>& custom_ca,
-              bool verify_client) {
+              bool verify_client, const NamedLimits& limits) {
     ThrowIfFailed((server_.get()->*kStart)(
-        address, MakeListenOptions(max_msg_mb_size, certificate, private_key, custom_ca, verify_client)));
+        address, MakeListenOptions(max_msg_mb_size, certificate, private_key, custom_ca, verify_client, limits)));
   }
 
   void Stop(double drain_seconds) {
@@ -101,6 +134,7 @@ class PyServer {
     return seen.count == 0 ? "" : seen.last == SIGINT ? "SIGINT" : "SIGTERM";
   }
   void SetMaxEnqueuedRequests(uint64_t limit) { server_->SetMaxPendingRequests(limit); }
+  void SetMaxBytesInFlight(uint64_t limit) { server_->SetMaxBytesInFlight(limit); }
   std::string Stats() { return server_->Stats(); }
 
  private:
@@ -118,15 +152,18 @@ void BindServer(py::module_& m) {
            py::arg("command"), py::arg("environment"))
       .def("wait_ready", &PyServer::WaitReady, py::arg("timeout_s"), Release())
       .def("start_grpc", &PyServer::Listen<&Server::StartGrpc>, py::arg("address"), py::arg("max_msg_mb_size"),
-           py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"), Release())
+           py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"),
+           py::arg("limits"), Release())
       .def("start_restful", &PyServer::Listen<&Server::StartRest>, py::arg("address"), py::arg("max_msg_mb_size"),
-           py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"), Release())
+           py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"),
+           py::arg("limits"), Release())
       .def_static("install_signal_handlers", &InstallStopSignals)
       .def_static("restore_signal_handlers", &RestoreStopSignals)
       .def_static("stop_requested", [] { return SeenStopSignals().last; })
       .def("wait", &PyServer::Wait, py::arg("timeout_s"), Release())
       .def("stop", &PyServer::Stop, py::arg("drain_seconds"), Release())
       .def("set_max_enqueued_requests", &PyServer::SetMaxEnqueuedRequests, py::arg("n"))
+      .def("set_max_bytes_in_flight", &PyServer::SetMaxBytesInFlight, py::arg("n"))
       .def("stats", &PyServer::Stats, Release());
 }
 

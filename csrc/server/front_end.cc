@@ -116,8 +116,9 @@ Status FrontEnd::ShareListener(const std::string& address, bool allow_unix,
   return Status::Ok();
 }
 
-Status FrontEnd::StartGrpc(const std::string& address, const GrpcServerOptions& options,
-                           std::shared_ptr<TlsContext> tls) {
+Status FrontEnd::StartGrpc(const std::string& address, GrpcServerOptions options, std::shared_ptr<TlsContext> tls) {
+  options.connections = std::make_shared<std::atomic<size_t>>(0);
+  options.bytes_in_flight = {limits_, &limits_->bytes_in_flight};
   const Status status = ShareListener(address, true, [&](LoopThread* loop, UniqueFd socket) {
     loop->grpc = std::make_unique<GrpcServer>(&loop->loop, std::move(socket), options, loop->grpc_service.get(), tls);
   });
@@ -125,8 +126,9 @@ Status FrontEnd::StartGrpc(const std::string& address, const GrpcServerOptions& 
   return status;
 }
 
-Status FrontEnd::StartRest(const std::string& address, const HttpServerOptions& options,
-                           std::shared_ptr<TlsContext> tls) {
+Status FrontEnd::StartRest(const std::string& address, HttpServerOptions options, std::shared_ptr<TlsContext> tls) {
+  options.connections = std::make_shared<std::atomic<size_t>>(0);
+  options.bytes_in_flight = {limits_, &limits_->bytes_in_flight};
   const Status status = ShareListener(address, false, [&](LoopThread* loop, UniqueFd socket) {
     loop->rest = std::make_unique<HttpServer>(&loop->loop, std::move(socket), options, loop->rest_service.get(), tls);
   });
@@ -249,6 +251,7 @@ FrontEnd::Stats FrontEnd::CollectStats() const {
     sum.lost_worker += stats.lost_worker.load(std::memory_order_relaxed);
   }
   sum.pending = limits_->pending_requests.load(std::memory_order_relaxed);
+  sum.bytes_in_flight = limits_->bytes_in_flight.used();
   return sum;
 }
 

@@ -38,9 +38,9 @@ class FrontEnd {
   // Starts the threads.
   Status Start();
 
-  // `options.max_connections` and the like are per loop. Each may be started once. Errors are for the user.
-  Status StartGrpc(const std::string& address, const GrpcServerOptions& options, std::shared_ptr<TlsContext> tls);
-  Status StartRest(const std::string& address, const HttpServerOptions& options, std::shared_ptr<TlsContext> tls);
+  // The limits of `options` are for all loops together. Each may be started once. Errors are for the user.
+  Status StartGrpc(const std::string& address, GrpcServerOptions options, std::shared_ptr<TlsContext> tls);
+  Status StartRest(const std::string& address, HttpServerOptions options, std::shared_ptr<TlsContext> tls);
   bool has_grpc() const { return has_grpc_; }
   bool has_rest() const { return has_rest_; }
 
@@ -66,6 +66,7 @@ class FrontEnd {
 
   struct Stats {
     uint64_t accepted = 0, answered = 0, cancelled = 0, refused = 0, redispatched = 0, lost_worker = 0, pending = 0;
+    uint64_t bytes_in_flight = 0;
   };
   Stats CollectStats() const;
 

@@ -76,6 +76,11 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
     }
   }
   const uint64_t bytes = RequestBlockBytes(instances.tensors);
+  ByteCharge charge;
+  if (!charge.Take(&limits_->bytes_in_flight, bytes)) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return Status(ErrorKind::kOverloaded, limits_->bytes_in_flight.Refusal(bytes));
+  }
   const uint64_t offset = bytes == 0 ? SlabAllocator::kNone : route->slab.Allocate(bytes);
   if (offset == SlabAllocator::kNone) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
@@ -91,6 +96,7 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
   pending->instances = static_cast<uint32_t>(instances.count);
   pending->block = offset;
   pending->block_bytes = bytes;
+  pending->charge = std::move(charge);
   route->used = true;
   route->largest_block = std::max(route->largest_block, bytes);
   WriteRequestBlock(route->memory->base(), offset, pending->name(), deadline_ns, target.method, pending->instances,
@@ -199,6 +205,7 @@ LoopDispatcher::Pending* LoopDispatcher::NewPending() {
 
 void LoopDispatcher::FreePending(Pending* pending) {
   pending->route->slab.Free(pending->block);
+  pending->charge.Reset();
   pending->parts.clear();
   pending->suspects.clear();
   pending->in_use = false;
@@ -268,6 +275,7 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
 void LoopDispatcher::Deliver(Pending* pending, Status missing) {
   const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
   const uint8_t* slab = pending->link->reply_slab();
+  uint64_t bytes = 0;
   std::unique_ptr<Blocks> blocks = TakeBlocks();
   if (pending->answered < pending->instances) {
     blocks->message = missing.message();
@@ -294,11 +302,13 @@ void LoopDispatcher::Deliver(Pending* pending, Status missing) {
       TensorView* views = views_.data() + instance * outputs;
       for (size_t o = 0; o < outputs; ++o) {
         views[o] = ViewOf(slab, record->tensors()[i * outputs + o]);
+        bytes += views[o].bytes;
       }
       result.outputs = {views, outputs};
     }
   }
   blocks->link = pending->link->shared_from_this();
+  blocks->charge.TakeAnyway(&limits_->bytes_in_flight, bytes);
   for (const Pending::Part& part : pending->parts) {
     blocks->offsets.push_back(part.offset);
   }

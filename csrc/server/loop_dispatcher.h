@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/byte_budget.h"
 #include "base/unique_fd.h"
 #include "net/event_loop.h"
 #include "servable/dispatcher.h"
@@ -20,9 +21,13 @@ namespace msserving {
 
 // Limits that all loops of a server share. Any thread.
 struct DispatchLimits {
+  static constexpr uint64_t kMaxBytesInFlight = uint64_t{4} << 30;
+
   std::atomic<uint64_t> max_pending_requests{10'000};
   std::atomic<uint64_t> pending_requests{0};
   SuspectList suspects;
+  // Messages and replies in the front-end, and tensors in shared memory from Submit() until the reply is sent.
+  ByteBudget bytes_in_flight{kMaxBytesInFlight};
 };
 
 // Counts of one loop; read by any thread, written by the loop's.

@@ -43,6 +43,7 @@ struct LoopDispatcher::Pending {
   uint32_t answered = 0;
   uint64_t block = 0;
   uint64_t block_bytes = 0;
+  ByteCharge charge;
   struct Part {
     const ReplyRecord* record;
     uint64_t offset;
@@ -64,12 +65,14 @@ class LoopDispatcher::Blocks final : public ReplyMemory {
     }
     offsets.clear();
     message.clear();
+    charge.Reset();
     link.reset();
     owner_->idle_blocks_.emplace_back(this);
   }
   std::shared_ptr<WorkerLink> link;
   std::vector<uint64_t> offsets;
   std::string message;  // of a failure that did not come from a worker
+  ByteCharge charge;
 
  private:
   LoopDispatcher* owner_;

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <algorithm>
 #include <chrono>
 #include <sstream>
 #include <thread>
@@ -46,6 +47,15 @@ Status Server::StartGrpc(const std::string& address, const ListenOptions& option
   GrpcServerOptions grpc;
   grpc.max_receive_bytes = static_cast<size_t>(options.max_msg_mb_size) << 20;
   grpc.max_send_bytes = grpc.max_receive_bytes;
+  const EndpointLimits& limits = options.limits;
+  grpc.max_concurrent_streams = limits.max_streams_per_connection;
+  grpc.max_connections = limits.max_connections;
+  grpc.max_header_bytes = limits.max_header_bytes;
+  grpc.incomplete_timeout_ns = limits.request_timeout_ns;
+  grpc.slow_reader_timeout_ns = limits.reply_timeout_ns;
+  grpc.idle_timeout_ns = std::max<int64_t>(0, limits.idle_timeout_ns);
+  grpc.max_resets_per_second = limits.max_resets_per_second;
+  grpc.max_control_frames_per_second = limits.max_control_frames_per_second;
   return front_end_.StartGrpc(address, grpc, tls);
 }
 
@@ -59,6 +69,15 @@ Status Server::StartRest(const std::string& address, const ListenOptions& option
   }
   HttpServerOptions http;
   http.max_body_bytes = static_cast<size_t>(options.max_msg_mb_size) << 20;
+  const EndpointLimits& limits = options.limits;
+  http.max_connections = limits.max_connections;
+  http.max_pipelined = limits.max_pipelined_requests;
+  http.max_header_bytes = limits.max_header_bytes;
+  http.incomplete_timeout_ns = limits.request_timeout_ns;
+  http.slow_reader_timeout_ns = limits.reply_timeout_ns;
+  if (limits.idle_timeout_ns >= 0) {
+    http.idle_timeout_ns = limits.idle_timeout_ns;
+  }
   return front_end_.StartRest(address, http, tls);
 }
 
@@ -90,7 +109,7 @@ std::string Server::Stats() {
   json << "{\"accepted\":" << stats.accepted << ",\"answered\":" << stats.answered
        << ",\"cancelled\":" << stats.cancelled << ",\"refused\":" << stats.refused
        << ",\"redispatched\":" << stats.redispatched << ",\"lost_worker\":" << stats.lost_worker
-       << ",\"pending\":" << stats.pending << ",\"workers\":[";
+       << ",\"pending\":" << stats.pending << ",\"bytes_in_flight\":" << stats.bytes_in_flight << ",\"workers\":[";
   const char* separator = "";
   for (const auto& worker : supervisor_.Workers()) {
     json << separator << "{\"label\":\"";

@@ -16,8 +16,22 @@ struct ServerOptions {
   SupervisorOptions supervisor;
 };
 
+// Of one endpoint, gRPC or REST. What only one of them knows is ignored by the other.
+struct EndpointLimits {
+  size_t max_connections = 10'000;
+  uint32_t max_streams_per_connection = 1024;  // gRPC
+  size_t max_pipelined_requests = 64;          // REST, per connection
+  size_t max_header_bytes = 16 << 10;          // of one request
+  int64_t request_timeout_ns = 100 * kNanosPerSecond;
+  int64_t reply_timeout_ns = 100 * kNanosPerSecond;
+  int64_t idle_timeout_ns = -1;                  // 0: none; -1: none for gRPC, 100 s for REST
+  uint32_t max_resets_per_second = 1000;         // gRPC, per connection
+  uint32_t max_control_frames_per_second = 100;  // gRPC, per connection
+};
+
 struct ListenOptions {
   int max_msg_mb_size = 100;  // 1 to 512: of one message, both ways
+  EndpointLimits limits;
   bool tls = false;
   TlsOptions tls_options;  // http2 is set by the server
 };
@@ -38,6 +52,7 @@ class Server {
   Status StartRest(const std::string& address, const ListenOptions& options);
 
   void SetMaxPendingRequests(uint64_t limit) { front_end_.limits().max_pending_requests = limit; }
+  void SetMaxBytesInFlight(uint64_t limit) { front_end_.limits().bytes_in_flight.set_limit(limit); }
 
   // Refuses new work, answers what is running for up to drain_ns, ends the workers, closes everything. A second
   // SIGINT or SIGTERM during that ends the waiting. Idempotent.

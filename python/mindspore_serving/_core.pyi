@@ -1,6 +1,6 @@
 """Stub of the native module (csrc/python)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 __version__: str
@@ -28,6 +28,7 @@ class Server:
         private_key: str | None,
         custom_ca: str | None,
         verify_client: bool,
+        limits: Mapping[str, float],
     ) -> None: ...
     def start_restful(
         self,
@@ -37,6 +38,7 @@ class Server:
         private_key: str | None,
         custom_ca: str | None,
         verify_client: bool,
+        limits: Mapping[str, float],
     ) -> None: ...
     @staticmethod
     def install_signal_handlers() -> None: ...
@@ -47,6 +49,7 @@ class Server:
     def wait(self, timeout_s: float) -> str: ...
     def stop(self, drain_seconds: float) -> None: ...
     def set_max_enqueued_requests(self, n: int) -> None: ...
+    def set_max_bytes_in_flight(self, n: int) -> None: ...
     def stats(self) -> str: ...
 
 class Worker:

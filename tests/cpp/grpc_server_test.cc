@@ -218,16 +218,48 @@ TEST_F(GrpcServerTest, TooLargeIsRefusedByItsPrefixInBothDirections) {
 
 TEST_F(GrpcServerTest, BufferedBytesAreBoundedForAllCallsTogether) {
   GrpcServerOptions options;
-  options.max_buffered_bytes = 10'000;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(10'000);
   Serve(options);
   H2Client client(port());
   const int32_t held = client.Start(H2Client::Grpc("/t/Hold"), Frame(std::string(8000, 'h')));
   ASSERT_TRUE(client.RunUntil([&] { return service.held == 1; }));
-  EXPECT_EQ(client.Call(kEcho, std::string(4000, 'x')).status(), "8");
+  const Response& refused = client.Call(kEcho, std::string(4000, 'x'));
+  EXPECT_EQ(refused.status(), "8");
+  EXPECT_EQ(refused.header("grpc-message"),
+            "bytes in flight exceed the limit 10000: 8000 are in use and 4000 more are needed; try again later");
   EXPECT_EQ(client.Call(kEcho, std::string(1000, 'x')).status(), "0");
   client.Cancel(held);
   ASSERT_TRUE(client.RunUntil([&] { return service.cancelled == 1; }));
   EXPECT_EQ(client.Call(kEcho, std::string(4000, 'x')).status(), "0");
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
+}
+
+TEST_F(GrpcServerTest, RepliesCountUntilTheyAreSent) {
+  GrpcServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(64 << 20);
+  Serve(options);
+  H2Client client(port(), 1000);  // a window that lets hardly anything through
+  const int32_t id = client.Start(H2Client::Grpc(kEcho), Frame(std::string(4 << 20, 'r')));
+  ASSERT_TRUE(client.RunUntil([&] { return service.calls == 1; }));
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 4 << 20; }));
+  client.Cancel(id);
+  EXPECT_TRUE(client.RunUntil([&] { return options.bytes_in_flight->used() == 0; }));
+}
+
+TEST_F(GrpcServerTest, ConnectionsAreCountedForAllServersThatShareTheCount) {
+  GrpcServerOptions options;
+  options.max_connections = 2;
+  options.connections = std::make_shared<std::atomic<size_t>>(1);  // another loop's
+  Serve(options);
+  auto first = std::make_unique<H2Client>(port());
+  EXPECT_EQ(first->Call(kEcho, "a").status(), "0");
+  H2Client second(port());
+  EXPECT_FALSE(second.RunUntil([] { return false; }));
+  EXPECT_TRUE(second.ended);
+  first.reset();
+  ASSERT_TRUE(Eventually([&] { return *options.connections == 1; }));
+  H2Client third(port());
+  EXPECT_EQ(third.Call(kEcho, "a").status(), "0");
 }
 
 // ---- compression ----

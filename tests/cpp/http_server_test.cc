@@ -443,7 +443,7 @@ TEST_F(HttpServerTest, IdleConnectionsAreClosed) {
 
 TEST_F(HttpServerTest, AClientThatDoesNotReadIsClosed) {
   HttpServerOptions options;
-  options.incomplete_timeout_ns = kNanosPerSecond;
+  options.slow_reader_timeout_ns = kNanosPerSecond;
   Start(options);
   HttpClient client(port_);
   // Each request is small enough to be complete in time; together their replies are more than the sockets hold.
@@ -455,6 +455,45 @@ TEST_F(HttpServerTest, AClientThatDoesNotReadIsClosed) {
   EXPECT_TRUE(Eventually([&] { return service_.requests > 0; }));
   EXPECT_TRUE(Eventually([&] { return server_->connections() == 0; }));
   sender.join();
+}
+
+TEST_F(HttpServerTest, BytesInFlightAreBoundedForAllRequestsTogether) {
+  HttpServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(10'000);
+  Start(options);
+  HttpClient holds(port_);
+  holds.Send(HttpClient::Post("/late", std::string(8000, 'h')));
+  ASSERT_TRUE(Waiting(1));
+  {
+    HttpClient refused(port_);
+    const HttpReply reply = refused.Call(HttpClient::Post("/echo", std::string(4000, 'x')));
+    EXPECT_EQ(reply.status, 429);
+    EXPECT_EQ(reply.headers.at("Retry-After"), "1");
+    EXPECT_NE(reply.body.find("bytes in flight exceed the limit 10000"), std::string::npos) << reply.body;
+    EXPECT_TRUE(refused.AtEnd());
+  }
+  HttpClient small(port_);
+  EXPECT_EQ(small.Call(HttpClient::Post("/echo", std::string(1000, 'x'))).status, 200);
+  thread_.Do([&] { service_.AnswerAll(); });
+  EXPECT_EQ(holds.Read().status, 200);
+  EXPECT_EQ(small.Call(HttpClient::Post("/echo", std::string(4000, 'x'))).status, 200);
+  small.Send("POST /echo HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + std::string(8000, 'u'));
+  ASSERT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 8000; }));
+  small.Abort();  // what a request leaves half received is given back
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
+}
+
+TEST_F(HttpServerTest, RepliesCountUntilTheyAreSent) {
+  HttpServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(64 << 20);
+  Start(options);
+  HttpClient client(port_);
+  const std::string body(20 << 20, 'r');
+  client.Send(HttpClient::Post("/echo", body));
+  // Nobody reads: what the sockets do not hold stays in flight.
+  ASSERT_TRUE(Eventually([&] { return service_.requests == 1 && options.bytes_in_flight->used() > (10 << 20); }));
+  EXPECT_EQ(client.Read().status, 200);
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
 }
 
 TEST_F(HttpServerTest, TooManyConnectionsAreTold) {

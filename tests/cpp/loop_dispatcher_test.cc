@@ -472,6 +472,31 @@ TEST_F(LoopDispatcherTest, LimitsRefuseAndRecover) {
   EXPECT_TRUE(Submit(&sink).ok());
 }
 
+TEST_F(LoopDispatcherTest, BytesInFlightAreBoundedAndGivenBack) {
+  FakeWorker* worker = Add(1);
+  ByteBudget& budget = limits_->bytes_in_flight;
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  const uint64_t one = budget.used();
+  ASSERT_GT(one, 0u);
+  budget.set_limit(2 * one);
+  RequestTicket cancelled = 0;
+  ASSERT_TRUE(Submit(&sink, 1, &cancelled).ok());
+  const Status refused = Submit(&sink);
+  EXPECT_EQ(refused.kind(), ErrorKind::kOverloaded);
+  EXPECT_NE(refused.message().find("bytes in flight exceed the limit " + std::to_string(2 * one)), std::string::npos);
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  dispatcher_.Cancel(cancelled);
+  Turn();
+  EXPECT_EQ(budget.used(), one) << "the worker may still be reading a cancelled request";
+  EXPECT_TRUE(Submit(&sink).ok());
+  for (int i = 0; i < 2; ++i) {
+    worker->Answer(worker->Take()->request, 0, 1, 1);
+  }
+  Turn();
+  EXPECT_EQ(budget.used(), 0u);
+}
+
 TEST_F(LoopDispatcherTest, DamagedAnswerFailsItsRequestAlone) {
   FakeWorker* worker = Add(1);
   Sink damaged;

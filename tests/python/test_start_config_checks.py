@@ -7,6 +7,17 @@ import pytest
 from mindspore_serving import server
 from mindspore_serving.server import _checks, _server
 
+DEFAULT_LIMITS = {
+    "max_connections": 10_000,
+    "max_streams_per_connection": 1024,
+    "max_pipelined_requests": 64,
+    "max_header_bytes": 16_384,
+    "request_timeout_seconds": 100.0,
+    "reply_timeout_seconds": 100.0,
+    "max_resets_per_second": 1000,
+    "max_control_frames_per_second": 100,
+}
+
 
 class RecordingNative:
     """Stands where the native server stands and notes what it is told."""
@@ -69,7 +80,23 @@ def names(native):
 def test_a_wrong_parameter_of_a_server_is_refused(natives, start, arguments, text):
     with pytest.raises(RuntimeError, match=text):
         start(*arguments)
+    with pytest.raises(RuntimeError, match="'limits' should be ServerLimits or None"):
+        start("127.0.0.1:5500", limits={"max_connections": 1})
     assert natives == []
+
+
+@pytest.mark.parametrize("start", [server.start_grpc_server, server.start_restful_server])
+def test_limits_reach_the_native_server(natives, start):
+    start("127.0.0.1:5500", limits=server.ServerLimits(max_connections=7, idle_timeout_seconds=0))
+    assert natives[0].calls[0][-1] == {**DEFAULT_LIMITS, "max_connections": 7, "idle_timeout_seconds": 0.0}
+
+
+@pytest.mark.parametrize("name", [*DEFAULT_LIMITS, "idle_timeout_seconds"])
+def test_every_limit_is_checked(name):
+    for wrong in (-1, True, "1", 1e12, float("nan")):
+        with pytest.raises(RuntimeError, match=f"'{name}' should be"):
+            server.ServerLimits(**{name: wrong})
+    assert f"{name}=1024" in repr(server.ServerLimits(**{name: 1024}))
 
 
 def test_the_last_colon_splits_the_address():
@@ -91,8 +118,8 @@ def test_the_ready_line_is_on_standard_output(natives, capsys):
     server.start_grpc_server("127.0.0.1:5500", 7)
     server.start_restful_server("127.0.0.1:1500")
     assert natives[0].calls == [
-        ("start_grpc", "127.0.0.1:5500", 7, None, None, None, False),
-        ("start_restful", "127.0.0.1:1500", 100, None, None, None, False),
+        ("start_grpc", "127.0.0.1:5500", 7, None, None, None, False, DEFAULT_LIMITS),
+        ("start_restful", "127.0.0.1:1500", 100, None, None, None, False, DEFAULT_LIMITS),
     ]
     assert capsys.readouterr().out.splitlines() == [
         "Serving gRPC server start success, listening on 127.0.0.1:5500",
@@ -103,8 +130,8 @@ def test_the_ready_line_is_on_standard_output(natives, capsys):
 def test_the_authorities_of_clients_count_only_when_clients_are_verified(natives):
     server.start_grpc_server("127.0.0.1:5500", ssl_config=server.SSLConfig("c", "k", "ca"))
     server.start_restful_server("127.0.0.1:1500", ssl_config=server.SSLConfig("c", "k", "ca", True))
-    assert natives[0].calls[0][3:] == ("c", "k", None, False)
-    assert natives[0].calls[1][3:] == ("c", "k", "ca", True)
+    assert natives[0].calls[0][3:7] == ("c", "k", None, False)
+    assert natives[0].calls[1][3:7] == ("c", "k", "ca", True)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +199,14 @@ def test_the_limit_of_waiting_requests_is_checked(natives):
             server.master.context.set_max_enqueued_requests(wrong)
     server.master.context.set_max_enqueued_requests(5)
     assert natives[-1].calls == [("set_max_enqueued_requests", 5)]
+
+
+def test_the_limit_of_bytes_in_flight_is_checked(natives):
+    for wrong in (0, 1024, True, 2.0**30, 1 << 63):
+        with pytest.raises(RuntimeError, match="max_bytes_in_flight"):
+            server.master.context.set_max_bytes_in_flight(wrong)
+    server.master.context.set_max_bytes_in_flight(1 << 30)
+    assert natives[-1].calls == [("set_max_bytes_in_flight", 1 << 30)]
 
 
 @pytest.mark.parametrize("text", ["0", "65", "two", "", "-1"])

@@ -5,6 +5,7 @@ A servable is a directory with a ``servable_config.py``, which says what is done
 """
 
 from mindspore_serving.server import master, register
+from mindspore_serving.server._limits import ServerLimits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._server import start_grpc_server, start_restful_server, start_servables, stop
 from mindspore_serving.server._ssl import SSLConfig
@@ -12,6 +13,7 @@ from mindspore_serving.server._ssl import SSLConfig
 __all__ = [
     "SSLConfig",
     "ServableStartConfig",
+    "ServerLimits",
     "master",
     "register",
     "start_grpc_server",

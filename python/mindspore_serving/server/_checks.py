@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 MAX_PORT = 65535
-MAX_SECONDS = 10**9
 
 
 def check_str(name: str, value: object) -> str:
@@ -36,12 +35,12 @@ def check_int(name: str, value: object, minimum: int = 0, maximum: int | None = 
     return value
 
 
-def check_seconds(name: str, value: object) -> float:
-    """Return `value` if it is a finite number above 0 (no bool)."""
+def check_seconds(name: str, value: object, minimum: float, maximum: float) -> float:
+    """Return a number of seconds within the range as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise RuntimeError(f"Parameter '{name}' should be a number of seconds, but {_show(value)} was given")
-    if not 0 < value <= MAX_SECONDS:
-        raise RuntimeError(f"Parameter '{name}' should be above 0 and at most {MAX_SECONDS}, but {value} was given")
+    if not minimum <= value <= maximum:  # also for NaN
+        raise RuntimeError(f"Parameter '{name}' should be in range [{minimum:g}, {maximum:g}], but {value} was given")
     return float(value)
 
 

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from mindspore_serving._native import load_native
 from mindspore_serving.server import _checks, _launch
+from mindspore_serving.server._limits import ServerLimits, native_limits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._ssl import SSLConfig
 
@@ -65,6 +67,7 @@ _exit_code = 0  # what the process ends with after a stop that nobody asked for
 
 def start_servables(
     servable_configs: ServableStartConfig | list[ServableStartConfig] | tuple[ServableStartConfig, ...],
+    enable_lite: bool = False,
 ) -> None:
     """Start one or more servables and wait until they are ready.
 
@@ -75,6 +78,8 @@ def start_servables(
     Args:
         servable_configs (Union[ServableStartConfig, list[ServableStartConfig], tuple[ServableStartConfig]]): What to
             start. Configs of the same servable and version are merged.
+        enable_lite (bool, optional): Taken for scripts that ran their models with MindSpore Lite. MindSpore runs them
+            here, which a warning says when it is True. Default: False.
 
     Raises:
         RuntimeError: A servable could not be started; the text carries the reason with the file and line of the
@@ -90,8 +95,10 @@ def start_servables(
         >>> server.start_servables(servable_configs=(resnet_config, add_config))  # press Ctrl+C to stop
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with _StopOnError():
+    with StopOnError():
         configs = _launch.check_configs(servable_configs)
+        if _checks.check_bool("enable_lite", enable_lite):
+            warnings.warn("enable_lite has no effect: MindSpore runs the models, not MindSpore Lite", stacklevel=2)
         running = _begin("servables")
         log_directory = Path.cwd() / _launch.LOG_DIRECTORY
         plans = _launch.plan_servables(configs, log_directory)
@@ -109,7 +116,13 @@ def start_servables(
         running.monitor.start()
 
 
-def start_grpc_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
+def start_grpc_server(
+    address: str,
+    max_msg_mb_size: int = 100,
+    ssl_config: SSLConfig | None = None,
+    *,
+    limits: ServerLimits | None = None,
+) -> None:
     """Start the gRPC server. Servables may be started before or after it.
 
     A script that starts no servables ends, and stops the server, after its last line.
@@ -118,6 +131,7 @@ def start_grpc_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLC
         address (str): ``ip:port``, or ``unix:path`` with the path of a Unix domain socket, whose directory must exist.
         max_msg_mb_size (int, optional): The largest message taken or sent, in MiB, 1 to 512. Default: 100.
         ssl_config (SSLConfig, optional): How connections are encrypted; None means not at all. Default: None.
+        limits (ServerLimits, optional): Connections, time-outs and the like; None means the defaults. Default: None.
 
     Raises:
         RuntimeError: A parameter is invalid, the address cannot be listened on, or the server is already running.
@@ -128,18 +142,24 @@ def start_grpc_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLC
         >>>
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with _StopOnError():
+    with StopOnError():
         _checks.check_str("address", address)
         if address.startswith("unix:"):
             _check_unix_address(address)
         else:
             _checks.check_ip_address(address)
-        native = _begin_endpoint("grpc", max_msg_mb_size, ssl_config)
-        native.start_grpc(address, max_msg_mb_size, *_ssl_arguments(ssl_config))
+        native = _begin_endpoint("grpc", max_msg_mb_size, ssl_config, limits)
+        native.start_grpc(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
         print(f"Serving gRPC server start success, listening on {address}", flush=True)
 
 
-def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
+def start_restful_server(
+    address: str,
+    max_msg_mb_size: int = 100,
+    ssl_config: SSLConfig | None = None,
+    *,
+    limits: ServerLimits | None = None,
+) -> None:
     """Start the RESTful server. Servables may be started before or after it.
 
     A script that starts no servables ends, and stops the server, after its last line.
@@ -148,6 +168,7 @@ def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: S
         address (str): ``ip:port``.
         max_msg_mb_size (int, optional): The largest request body taken, in MiB, 1 to 512. Default: 100.
         ssl_config (SSLConfig, optional): How connections are encrypted; None means not at all. Default: None.
+        limits (ServerLimits, optional): Connections, time-outs and the like; None means the defaults. Default: None.
 
     Raises:
         RuntimeError: A parameter is invalid, the address cannot be listened on, or the server is already running.
@@ -158,15 +179,15 @@ def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: S
         >>>
         >>> server.start_restful_server("0.0.0.0:5900")
     """
-    with _StopOnError():
+    with StopOnError():
         _checks.check_str("address", address)
         if address.startswith("unix:"):
             raise RuntimeError(
                 f"The address '{address}' is illegal: the RESTful server takes ip:port only, no unix socket"
             )
         _checks.check_ip_address(address)
-        native = _begin_endpoint("restful", max_msg_mb_size, ssl_config)
-        native.start_restful(address, max_msg_mb_size, *_ssl_arguments(ssl_config))
+        native = _begin_endpoint("restful", max_msg_mb_size, ssl_config, limits)
+        native.start_restful(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
         print(f"Serving RESTful server start success, listening on {address}", flush=True)
 
 
@@ -211,7 +232,29 @@ def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
         _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
 
 
-class _StopOnError:
+def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
+    """Set how much memory requests and replies may hold together in the running server; more requests are refused.
+
+    What counts: messages being received or worked on, their tensors in shared memory, and replies until they are sent.
+    A request counts twice while it is worked on, as its message and as its tensors.
+
+    Args:
+        max_bytes_in_flight (int): Bytes, 1048576 or larger; a new server starts with 4294967296.
+
+    Raises:
+        RuntimeError: The value is invalid.
+
+    Examples:
+        >>> from mindspore_serving import server
+        >>>
+        >>> server.master.context.set_max_bytes_in_flight(512 << 20)
+    """
+    _checks.check_int("max_bytes_in_flight", max_bytes_in_flight, 1 << 20, (1 << 63) - 1)
+    with _start_lock:
+        _get_running().native.set_max_bytes_in_flight(max_bytes_in_flight)
+
+
+class StopOnError:
     """Whatever a start call raises, the whole server is stopped before the caller sees it. Starts are one at a time."""
 
     def __enter__(self) -> None:
@@ -243,11 +286,15 @@ def _begin(what: str) -> _Running:
     return running
 
 
-def _begin_endpoint(what: str, max_msg_mb_size: object, ssl_config: object) -> NativeServer:
+def _begin_endpoint(what: str, max_msg_mb_size: object, ssl_config: object, limits: object) -> NativeServer:
     _checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
     if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
         raise RuntimeError(
             f"Parameter 'ssl_config' should be SSLConfig or None, but a {type(ssl_config).__name__} was given"
+        )
+    if limits is not None and not isinstance(limits, ServerLimits):
+        raise RuntimeError(
+            f"Parameter 'limits' should be ServerLimits or None, but a {type(limits).__name__} was given"
         )
     return _begin(what).native
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,32 +75,48 @@ def _load_model(worker: Worker, order: StartOrder, model: ModelDeclaration, thre
     files = _model_files(order, model)
     if model.model_format != "mindir":
         raise RuntimeError(
-            f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
-            f"'{order.servable_name}': this build has no session library for the format '{model.model_format}'; "
-            "export the model as MindIR"
+            f"{_load_failed(order)}this build has no session library for the format '{model.model_format}'; export "
+            "the model as MindIR"
         )
     from mindspore_serving.worker.mindspore_model import load_model  # MindSpore only for servables with a model
 
     for text in _without_effect(model):
         logger.warning("%s of %s for model '%s' has no effect on this device", text, model.declared_by, model.key)
-    loaded = [
-        load_model(
-            str(file),
-            with_batch_dim=model.with_batch_dim,
-            without_batch_dim_inputs=model.without_batch_dim_inputs,
-            dec_key=order.dec_key,
-            dec_mode=order.dec_mode,
-            device_type=order.device_type,
-            device_id=order.device_id,
-            kernel_threads=threads,
-        )
-        for file in files
-    ]
-    sessions = [_open_session(worker, one) for one in loaded]
-    without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
-    largest = max(one.batch_size for one in loaded)
-    number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
+    with _told_with_servable(order):
+        loaded = [
+            load_model(
+                str(file),
+                with_batch_dim=model.with_batch_dim,
+                without_batch_dim_inputs=model.without_batch_dim_inputs,
+                dec_key=order.dec_key,
+                dec_mode=order.dec_mode,
+                device_type=order.device_type,
+                device_id=order.device_id,
+                kernel_threads=threads,
+            )
+            for file in files
+        ]
+        sessions = [_open_session(worker, one) for one in loaded]
+        without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
+        largest = max(one.batch_size for one in loaded)
+        number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
     return ServableModel(model, number, loaded)
+
+
+def _load_failed(order: StartOrder) -> str:
+    """How every failure to load a model begins."""
+    return (
+        f"Load model failed, servable directory: '{order.servable_directory}', servable name: '{order.servable_name}': "
+    )
+
+
+@contextmanager
+def _told_with_servable(order: StartOrder) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).removeprefix("Load model failed, ")
+        raise RuntimeError(_load_failed(order) + text) from error.__cause__
 
 
 def _without_effect(model: ModelDeclaration) -> list[str]:
@@ -173,8 +190,5 @@ def _model_files(order: StartOrder, model: ModelDeclaration) -> Sequence[Path]:
     files = [Path(order.version_directory, file) for file in model.files]
     for file in files:
         if not file.is_file():
-            raise RuntimeError(
-                f"Load model failed, servable directory: '{order.servable_directory}', servable name: "
-                f"'{order.servable_name}': the model file '{file}' does not exist"
-            )
+            raise RuntimeError(f"{_load_failed(order)}the model file '{file}' does not exist")
     return files

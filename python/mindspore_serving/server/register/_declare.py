@@ -6,6 +6,7 @@ import os
 
 from mindspore_serving.server import _checks
 from mindspore_serving.server.register._context import Context
+from mindspore_serving.server.register._deprecated import note
 from mindspore_serving.server.register._model import Model
 from mindspore_serving.server.register._options import AclOptions, GpuOptions
 from mindspore_serving.server.register._registry import ModelDeclaration, Registration, current_registration
@@ -137,6 +138,8 @@ def _declare(registration: Registration, declaration: ModelDeclaration) -> Model
                     f"'{other.key}' already: declare a file once and use its Model in several stages"
                 )
     registration.models.append(declaration)
+    note(registration, declaration.declared_by)
+    note(registration, type(declaration.options).__name__)
     return Model(declaration)
 
 

@@ -20,6 +20,7 @@ from mindspore_serving.server.register._body import (
     name_of,
     require_body,
 )
+from mindspore_serving.server.register._deprecated import note
 from mindspore_serving.server.register._registry import (
     Method,
     Registration,
@@ -48,7 +49,7 @@ def register_method(
     Args:
         output_names (Union[str, tuple[str], list[str]]): The names of the method's outputs.
         timeout_seconds (float, optional): How long one call of a Python function or one run of a model may take for
-            this method, in seconds, above 0. When it takes longer, the instances of that call are answered with an
+            this method, in seconds, at least 0.001. When it takes longer, the instances of that call are answered with an
             error at once, and the worker process is ended and started again, since nothing else interrupts it; the
             others in it go to another worker. Time in queues does not count, nor do methods that a function calls in
             turn. None: any time. Default: None.
@@ -72,7 +73,7 @@ def register_method(
         ...     return y
     """
     outputs = _checks.check_names("output_names", output_names)
-    timeout = None if timeout_seconds is None else _checks.check_seconds("timeout_seconds", timeout_seconds)
+    timeout = None if timeout_seconds is None else _checks.check_seconds("timeout_seconds", timeout_seconds, 0.001, 1e9)
     registration = current_registration("register_method")
 
     def register(function: _Function) -> _Function:
@@ -179,12 +180,13 @@ def call_servable(*args: Any, subgraph: int = 0) -> Any:
         ...     return y
     """
     body = _enter("call_servable")
+    note(body.registration, "call_servable")
     _checks.check_int("subgraph", subgraph)
     models = body.registration.models
     if not models:
         raise RuntimeError(
-            f"RegisterInputOutputInfo failed, cannot find servable '{body.registration.servable_name}': there is no "
-            "model declared. Call declare_servable before register_method"
+            f"RegisterInputOutputInfo failed, cannot find servable '{body.registration.servable_name}'. There is no "
+            "model declared: call declare_servable before register_method"
         )
     if len(models) > 1:
         raise RuntimeError(
@@ -302,8 +304,7 @@ def _trace_method(
     if _needs_call_servable(body):
         raise RuntimeError(f"Method '{name}' should call call_servable once, but it does not")
     for stage in trace.stages:
-        if not stage.outputs:
-            raise RuntimeError(f"The result of {stage.title} in method '{name}' is not used")
+        stage.outputs = stage.outputs or 1  # a result that nobody uses counts as it would under one name
         check_counts(registration, stage)
     return Method(name, inputs, outputs, tuple(trace.stages), returns)
 
@@ -339,6 +340,7 @@ def _enter(step: str) -> MethodBody:
 def _call_python(step: str, parameter: str, function: object, args: tuple[Any, ...], grouped: bool) -> StageResult:
     body = _enter(step)
     call = f"{step}_pipeline" if grouped else step
+    note(body.registration, call)
     tag = _TAGS[step]
     if isinstance(function, str):
         _checks.check_str(parameter, function)

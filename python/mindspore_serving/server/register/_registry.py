@@ -92,6 +92,7 @@ class Registration:
     function_grouped: dict[int, tuple[Callable[..., Any], bool]] = field(default_factory=dict)
     # By model and subgraph: inputs, outputs.
     model_counts: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    noted: set[str] = field(default_factory=set)  # calls of earlier releases that the log tells of
 
     @property
     def servable_name(self) -> str:
