@@ -19,8 +19,8 @@ Status Secret::Create(std::span<const uint8_t> bytes, std::shared_ptr<Secret>* s
     return Status(ErrorKind::kInternal, std::string("no memory for a key: ") + strerror(errno));
   }
   if (mlock(memory, mapped) != 0) {
-    MSSERVING_LOG(kWarning, "the memory of a key cannot be locked and may be swapped out; cause=\"" << strerror(errno)
-                                                                                                    << "\"");
+    MSSERVING_LOG(kWarning,
+                  "the memory of a key cannot be locked and may be swapped out; cause=\"" << strerror(errno) << "\"");
   }
   if (madvise(memory, mapped, MADV_DONTDUMP) != 0 || madvise(memory, mapped, MADV_WIPEONFORK) != 0) {
     const int why = errno;

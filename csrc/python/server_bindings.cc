@@ -86,8 +86,12 @@ class PyServer {
   void AddServable(const std::string& name, uint64_t version,
                    const std::vector<std::tuple<std::string, std::string, std::string>>& workers,
                    const std::vector<std::string>& command,
-                   const std::vector<std::pair<std::string, std::string>>& environment) {
+                   const std::vector<std::pair<std::string, std::string>>& environment, const py::object& key) {
     ServableSpec spec;
+    if (!key.is_none()) {
+      const auto text = key.cast<std::string_view>();  // the user's own bytes
+      ThrowIfFailed(Secret::Create({reinterpret_cast<const uint8_t*>(text.data()), text.size()}, &spec.key));
+    }
     spec.name = name;
     spec.version = version;
     spec.command = command;
@@ -149,7 +153,7 @@ void BindServer(py::module_& m) {
   py::class_<PyServer>(m, "Server")
       .def(py::init<int, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0)
       .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
-           py::arg("command"), py::arg("environment"))
+           py::arg("command"), py::arg("environment"), py::arg("key") = py::none())
       .def("wait_ready", &PyServer::WaitReady, py::arg("timeout_s"), Release())
       .def("start_grpc", &PyServer::Listen<&Server::StartGrpc>, py::arg("address"), py::arg("max_msg_mb_size"),
            py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"),

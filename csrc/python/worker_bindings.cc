@@ -8,6 +8,7 @@
 #include "python/python_session.h"
 #include "python/worker_call_bindings.h"
 #include "worker/lifeline.h"
+#include "worker/model_file.h"
 #include "worker/server_connection.h"
 
 namespace py = pybind11;
@@ -115,6 +116,19 @@ py::dict DictFrom(const StageStats& stage) {
     dict["splits"] = stage.model.splits;
   }
   return dict;
+}
+
+py::bytes DecryptToBytes(const std::string& path, const Secret& key, const std::string& mode) {
+  std::string content;
+  Status status;
+  {
+    py::gil_scoped_release no_gil;
+    status = DecryptModelFile(path, key, mode, &content);
+  }
+  if (!status.ok()) {
+    throw py::value_error(status.message());
+  }
+  return content;
 }
 
 // Set up and run from the thread that made it; request_stop() and stats() from any.
@@ -240,6 +254,14 @@ class Worker {
     }
   }
 
+  py::bytes Decrypt(const std::string& path, const std::string& mode) {
+    if (order_.key == nullptr) {
+      throw std::runtime_error("there is no dec_key");
+    }
+    return DecryptToBytes(path, *order_.key, mode);
+  }
+  void ForgetKey() { order_.key.reset(); }
+
   void FollowServer() {
     if (order_.channels.empty()) {
       throw std::runtime_error("follow_server() comes after receive_start()");
@@ -333,6 +355,15 @@ class Worker {
 }  // namespace
 
 void BindWorker(py::module_& m) {
+  m.def(
+      "decrypt_model_file",
+      [](const std::string& path, const py::bytes& key, const std::string& mode) {
+        const std::string_view text(key);
+        std::shared_ptr<Secret> secret;
+        Check(Secret::Create({reinterpret_cast<const uint8_t*>(text.data()), text.size()}, &secret));
+        return DecryptToBytes(path, *secret, mode);
+      },
+      py::arg("path"), py::arg("key"), py::arg("mode"), "As Worker.decrypt, with a key of the caller's.");
   py::class_<Worker>(m, "Worker", "The native half of a worker process. Private.")
       .def(py::init<int>(), py::arg("control_fd"), "Takes ownership of the control socket.")
       .def("receive_start", &Worker::ReceiveStart,
@@ -354,6 +385,10 @@ void BindWorker(py::module_& m) {
           "set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
           "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
       .def("set_option", &Worker::SetOption, py::arg("name"), py::arg("value"))
+      .def("decrypt", &Worker::Decrypt, py::arg("path"), py::arg("mode"),
+           "The content of an encrypted model file, with the key that came with the start order. ValueError: it is not "
+           "encrypted so, or not with this key.")
+      .def("forget_key", &Worker::ForgetKey, "Wipes the key; nothing can be decrypted any more.")
       .def("follow_server", &Worker::FollowServer,
            "After receive_start(): from now on the process shows the server that it lives, and is killed half a second "
            "after the server's end.")

@@ -211,6 +211,9 @@ void Supervisor::State::Worker::Launch() {
     status = process.Start(command, std::move(theirs));
     pid = static_cast<int>(process.pid());
   }
+  if (status.ok() && servable->spec.key != nullptr) {
+    status = SendControl(control.get(), 'K', servable->spec.key->text());
+  }
   if (status.ok()) {
     // Small, and the socket's buffer is empty: does not block.
     status = SendControl(control.get(), 'S', spec.config_json, state->front_end->DescriptorsOf(attachment));

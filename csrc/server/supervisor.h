@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/secret.h"
 #include "server/front_end.h"
 #include "server/log_file.h"
 #include "server/worker_process.h"
@@ -25,6 +26,7 @@ struct ServableSpec {
   std::vector<WorkerSpec> workers;
   std::vector<std::string> command;  // a worker's, without its last argument
   std::vector<std::pair<std::string, std::string>> environment;
+  std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
 };
 
 struct SupervisorOptions {

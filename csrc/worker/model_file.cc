@@ -58,10 +58,10 @@ bool TakeBlock(Reader* reader, bool gcm, Block* block) {
   uint32_t rest = 0;
   uint32_t iv_bytes = 0;
   uint32_t cipher_bytes = 0;
-  return (!gcm || reader->Take(kTagBytes, &block->tag)) && reader->TakeNumber(&rest) &&
-         reader->TakeNumber(&iv_bytes) && iv_bytes == kIvBytes && reader->Take(iv_bytes, &block->iv) &&
-         reader->TakeNumber(&cipher_bytes) && uint64_t{rest} == uint64_t{cipher_bytes} + kIvBytes + 8 &&
-         cipher_bytes <= INT32_MAX && reader->Take(cipher_bytes, &block->cipher);
+  return (!gcm || reader->Take(kTagBytes, &block->tag)) && reader->TakeNumber(&rest) && reader->TakeNumber(&iv_bytes) &&
+         iv_bytes == kIvBytes && reader->Take(iv_bytes, &block->iv) && reader->TakeNumber(&cipher_bytes) &&
+         uint64_t{rest} == uint64_t{cipher_bytes} + kIvBytes + 8 && cipher_bytes <= INT32_MAX &&
+         reader->Take(cipher_bytes, &block->cipher);
 }
 
 const EVP_CIPHER* CipherOf(size_t key_bytes, bool gcm) {
@@ -90,8 +90,8 @@ bool DecryptBlock(const Block& block, const Secret& key, bool gcm, std::string* 
   int last = 0;
   const bool good =
       EVP_DecryptUpdate(context.get(), out, &first, bytes(block.cipher), static_cast<int>(block.cipher.size())) == 1 &&
-      (!gcm || EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes,
-                                   const_cast<char*>(block.tag.data())) == 1) &&
+      (!gcm ||
+       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, const_cast<char*>(block.tag.data())) == 1) &&
       EVP_DecryptFinal_ex(context.get(), out + first, &last) == 1;
   content->resize(before + (good ? static_cast<size_t>(first + last) : 0));
   return good;

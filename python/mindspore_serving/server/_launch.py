@@ -19,7 +19,7 @@ class WorkerPlan:
     """One worker process: how it is called in messages, what it is told, where its output goes."""
 
     label: str
-    config_json: str = field(repr=False)  # holds the decryption key
+    config_json: str
     log_file: str
 
 
@@ -30,6 +30,7 @@ class ServablePlan:
     name: str
     version: int
     workers: tuple[WorkerPlan, ...]
+    dec_key: bytes | None = field(default=None, repr=False)  # the user's own object, never a copy
 
 
 @dataclass
@@ -223,7 +224,7 @@ def _plan(name: str, version: int, entry: _Merged, log_directory: Path) -> Serva
     for extra in range(entry.num_parallel_workers - len(devices)):
         device = devices[extra % len(devices)]
         workers.append(_plan_worker(name, version, entry, device, f"extra{extra}", log_directory))
-    return ServablePlan(name, version, tuple(workers))
+    return ServablePlan(name, version, tuple(workers), entry.first.dec_key)
 
 
 def _plan_worker(name: str, version: int, entry: _Merged, device: int, kind: str, log_directory: Path) -> WorkerPlan:
@@ -234,8 +235,7 @@ def _plan_worker(name: str, version: int, entry: _Merged, device: int, kind: str
         "version_directory": None if entry.version_directory is None else str(entry.version_directory),
         "device_id": device,
         "device_type": entry.first.device_type,
-        "dec_key": None if entry.first.dec_key is None else entry.first.dec_key.hex(),
-        "dec_mode": entry.first.dec_mode,
+        "dec_mode": None if entry.first.dec_key is None else entry.first.dec_mode,
     }
     return WorkerPlan(
         label=f"{name} version {version} {kind}",

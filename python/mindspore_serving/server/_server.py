@@ -110,7 +110,9 @@ def start_servables(
         command, environment = _launch.worker_command(), _launch.worker_environment()
         for plan in plans:
             workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
-            running.native.add_servable(plan.name, plan.version, workers, command, list(environment.items()))
+            running.native.add_servable(
+                plan.name, plan.version, workers, command, list(environment.items()), plan.dec_key
+            )
         _wait_ready(running)
         running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
         running.monitor.start()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +89,7 @@ def _load_model(worker: Worker, order: StartOrder, model: ModelDeclaration, thre
                 str(file),
                 with_batch_dim=model.with_batch_dim,
                 without_batch_dim_inputs=model.without_batch_dim_inputs,
-                dec_key=order.dec_key,
-                dec_mode=order.dec_mode,
+                decrypt=None if order.dec_mode is None else partial(worker.decrypt, mode=order.dec_mode),
                 device_type=order.device_type,
                 device_id=order.device_id,
                 kernel_threads=threads,
