@@ -1,6 +1,7 @@
 #include "protocol/predict_client_codec.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "protocol/predict_codec.h"
 #include "protocol/tensor_wire.h"
@@ -75,41 +76,94 @@ bool ParseError(std::span<const uint8_t> message, ReplyError* error) {
   return true;
 }
 
+struct Item {
+  std::string_view name;
+  const TensorView& view;
+};
+
+// A PredictRequest on the wire. `rows(visit)` calls visit(count, item) for each instance, item(i) being its i-th Item.
+template <class Rows>
+class Layout {
+ public:
+  Layout(std::string_view servable, std::string_view method, uint64_t version, Rows rows)
+      : servable_(servable), method_(method), version_(version), rows_(std::move(rows)) {}
+
+  size_t size() const {
+    size_t total = wire::FieldSize(SpecSize());
+    rows_([&](size_t count, const auto& item) { total += wire::FieldSize(RowSize(count, item)); });
+    return total;
+  }
+
+  void Write(uint8_t* at) const {
+    at = wire::WritePrefix(at, 1, SpecSize());
+    at = wire::WriteBytes(at, 1, servable_.data(), servable_.size());
+    at = wire::WriteBytes(at, 2, method_.data(), method_.size());
+    if (version_ != 0) {
+      at = wire::WriteNumber(at, 3, version_);
+    }
+    rows_([&](size_t count, const auto& item) {
+      at = wire::WritePrefix(at, 2, RowSize(count, item));
+      for (size_t i = 0; i < count; ++i) {
+        const Item one = item(i);
+        const ItemSizes size = SizeOfItem(one.name, one.view);
+        at = wire::WritePrefix(at, 1, size.entry);
+        at = WriteItemHead(at, one.name, one.view, size);
+        at = wire::WriteRaw(at, one.view.data, one.view.bytes);
+      }
+    });
+  }
+
+ private:
+  size_t SpecSize() const {
+    return wire::FieldSize(servable_.size()) + wire::FieldSize(method_.size()) +
+           (version_ != 0 ? 1 + wire::VarintSize(version_) : 0);
+  }
+
+  static size_t RowSize(size_t count, const auto& item) {
+    size_t size = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const Item one = item(i);
+      size += wire::FieldSize(SizeOfItem(one.name, one.view).entry);
+    }
+    return size;
+  }
+
+  const std::string_view servable_;
+  const std::string_view method_;
+  const uint64_t version_;
+  const Rows rows_;
+};
+
+auto RowsOf(const ClientRequest& request) {
+  return [&request](const auto& visit) {
+    const NamedTensor* next = request.tensors.data();
+    for (const uint32_t count : request.counts) {
+      visit(count, [next](size_t i) { return Item{next[i].name, next[i].view}; });
+      next += count;
+    }
+  };
+}
+
 }  // namespace
+
+size_t SizeOfRequest(const ClientRequest& request) {
+  return Layout(request.servable, request.method, request.version, RowsOf(request)).size();
+}
+
+void WriteRequest(const ClientRequest& request, uint8_t* to) {
+  Layout(request.servable, request.method, request.version, RowsOf(request)).Write(to);
+}
 
 void EncodeRequest(std::string_view servable, std::string_view method, uint64_t version,
                    std::span<const std::string> inputs, const RequestInstances& instances, Buffer* out) {
-  const size_t spec = wire::FieldSize(servable.size()) + wire::FieldSize(method.size()) +
-                      (version != 0 ? 1 + wire::VarintSize(version) : 0);
-  const auto row_size = [&](size_t row) {
-    size_t size = 0;
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      size += wire::FieldSize(SizeOfItem(inputs[i], instances.tensors[row * inputs.size() + i]).entry);
+  const Layout layout(servable, method, version, [&](const auto& visit) {
+    for (size_t row = 0; row < instances.count; ++row) {
+      visit(inputs.size(), [&, row](size_t i) { return Item{inputs[i], instances.tensors[row * inputs.size() + i]}; });
     }
-    return size;
-  };
-  size_t total = wire::FieldSize(spec);
-  for (size_t row = 0; row < instances.count; ++row) {
-    total += wire::FieldSize(row_size(row));
-  }
-  uint8_t* const begin = out->Prepare(total);
-  uint8_t* at = wire::WritePrefix(begin, 1, spec);
-  at = wire::WriteBytes(at, 1, servable.data(), servable.size());
-  at = wire::WriteBytes(at, 2, method.data(), method.size());
-  if (version != 0) {
-    at = wire::WriteNumber(at, 3, version);
-  }
-  for (size_t row = 0; row < instances.count; ++row) {
-    at = wire::WritePrefix(at, 2, row_size(row));
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      const TensorView& view = instances.tensors[row * inputs.size() + i];
-      const ItemSizes size = SizeOfItem(inputs[i], view);
-      at = wire::WritePrefix(at, 1, size.entry);
-      at = WriteItemHead(at, inputs[i], view, size);
-      at = wire::WriteRaw(at, view.data, view.bytes);
-    }
-  }
-  out->Commit(static_cast<size_t>(at - begin));
+  });
+  const size_t size = layout.size();
+  layout.Write(out->Prepare(size));
+  out->Commit(size);
 }
 
 Status ParseReply(std::span<const uint8_t> message, ParsedReply* reply) {

@@ -15,14 +15,27 @@
 
 namespace msserving {
 
-// Appends a PredictRequest to `out`: instances.count rows of inputs.size() tensors each. Tensors are copied.
-void EncodeRequest(std::string_view servable, std::string_view method, uint64_t version,
-                   std::span<const std::string> inputs, const RequestInstances& instances, Buffer* out);
-
 struct NamedTensor {
   std::string_view name;
   TensorView view;
 };
+
+// A request whose instances may differ in what they have: instance i has the next counts[i] of `tensors`.
+struct ClientRequest {
+  std::string_view servable;
+  std::string_view method;
+  uint64_t version = 0;
+  std::span<const uint32_t> counts;
+  std::span<const NamedTensor> tensors;
+};
+
+// Bytes of the PredictRequest message, and the message itself, written to that much room. Names and texts are UTF-8.
+size_t SizeOfRequest(const ClientRequest& request);
+void WriteRequest(const ClientRequest& request, uint8_t* to);
+
+// Appends a PredictRequest to `out`: instances.count rows of inputs.size() tensors each. Tensors are copied.
+void EncodeRequest(std::string_view servable, std::string_view method, uint64_t version,
+                   std::span<const std::string> inputs, const RequestInstances& instances, Buffer* out);
 
 struct ReplyError {
   int64_t code = 0;  // 0: success

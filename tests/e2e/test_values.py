@@ -14,6 +14,9 @@ from servables import make_script, make_servable
 from servers import ServerProcess
 
 CONFIG = """
+import os
+import threading
+
 import numpy as np
 from mindspore_serving.server import register
 
@@ -181,6 +184,15 @@ def long(x):
 @register.register_method("y")
 def single(x):
     return register.call_postprocess_pipeline(no_iterable, x)
+
+
+def place(x):
+    return f"device {os.environ['SERVING_DEVICE_ID']} thread {threading.get_ident()}"
+
+
+@register.register_method("place")
+def where(x):
+    return register.call_preprocess(place, x)
 
 
 # Two functions of one name in two methods: each method keeps its own.
@@ -364,6 +376,14 @@ def test_AResultThatIsNoIterable_FailsItsInstances(values):
 def test_TwoFunctionsOfOneName_AreTwoFunctions(values):
     assert call(values, "first_twin", {"x": np.int32(1)}) == {"y": 2}
     assert call(values, "second_twin", {"x": np.int32(1)}) == {"y": 3, "x": 1}
+
+
+# ---------------------------------------------------------------------------------------------- where functions run
+def test_FunctionsRunInOneThreadOfAWorkerThatKnowsItsDevice(values):
+    client = Client(values.grpc_address, "values", "where")
+    calls = [client.infer_async([{"x": i}, {"x": i}]) for i in range(50)]
+    (place,) = {answer["place"] for one in calls for answer in one.result()}
+    assert place.startswith("device 0 thread ")
 
 
 # ---------------------------------------------------------------------------------------------- error codes

@@ -288,7 +288,7 @@ def test_an_input_without_batch_dimension_keeps_its_shape(export: Export):
     with pytest.raises(RuntimeError, match="without_batch_dim_inputs"):
         load_model(path, with_batch_dim=True, without_batch_dim_inputs=(2,), device_type="CPU")
     path = export(Bias(), ((4, 2), np.float32), ((2,), np.float32))
-    with pytest.raises(RuntimeError, match="Batch size cannot be 0"):
+    with pytest.raises(RuntimeError, match="batch size cannot be 0"):
         load_model(path, with_batch_dim=True, device_type="CPU")
     model = load_model(path, with_batch_dim=True, without_batch_dim_inputs=(1,), device_type="CPU")
     assert model.batch_sizes == [1, 2, 4]

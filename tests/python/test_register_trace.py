@@ -302,6 +302,52 @@ REFUSED = {
         "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x, subgraph=1)\n",
         "'subgraph' should be less than 1, the number of files",
     ),
+    "a subgraph below 0": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x, subgraph=-1)\n",
+        "'subgraph' should be >= 0",
+    ),
+    "a subgraph that is no int": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x, subgraph=True)\n",
+        "'subgraph' should be int",
+    ),
+    "postprocess without the model": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_postprocess(halve, x)\n",
+        "call_postprocess should be invoked after call_servable",
+    ),
+    "preprocess alone beside a model": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_preprocess(halve, x)\n",
+        "Method 'f' should call call_servable once",
+    ),
+    "two postprocess calls": (
+        "@register.register_method('y')\ndef f(x):\n    y = register.call_servable(x)\n"
+        "    y = register.call_postprocess(halve, y)\n    return register.call_postprocess('argmax_cpp', y)\n",
+        "call_postprocess .* should not be invoked more than once",
+    ),
+    "too few arguments for the function": (
+        "@register.register_method('y')\ndef f(x):\n    a, b = register.call_preprocess(cast, x)\n"
+        "    return register.call_servable(a)\n",
+        r"function of call_preprocess\(cast\) takes 2 input\(s\), \(x1, x2\), but 1 are given",
+    ),
+    "too many parameters of a pipeline function": (
+        "@register.register_method('y')\ndef f(x):\n    a, b = register.call_preprocess_pipeline(cast, x, x)\n"
+        "    return register.call_servable(a)\n",
+        r"takes 2 input\(s\), \(x1, x2\), but a tuple of instances is given",
+    ),
+    "no postprocess function": (
+        "@register.register_method('y')\ndef f(x):\n    y = register.call_servable(x)\n"
+        "    return register.call_postprocess_pipeline(None, y)\n",
+        "'postprocess_fun' should be function or str, but a NoneType",
+    ),
+    "a postprocess function of an unknown name": (
+        "@register.register_method('y')\ndef f(x):\n    y = register.call_servable(x)\n"
+        "    return register.call_postprocess('add.nothing', y)\n",
+        "call_postprocess does not know a function named 'add.nothing'; known are: argmax_cpp",
+    ),
+    "another output count of the model": (
+        "@register.register_method('y')\ndef f(x):\n    return register.call_servable(x)\n"
+        "@register.register_method(['y', 'z'])\ndef g(x):\n    y, z = register.call_servable(x)\n    return y, z\n",
+        "outputs count 2 of call_servable does not match old count 1",
+    ),
     "a model without inputs": (
         "@register.register_method('y')\ndef f(x):\n    return register.call_servable()\n",
         "call_servable needs the model's inputs",
@@ -428,6 +474,10 @@ def test_a_declaration_keeps_its_arguments(config):
     assert model.options == {"k": "v"}
     assert model.without_batch_dim_inputs == (0,)  # a plain 0 counts
     assert declare(config, "'a', 'mindir', without_batch_dim_inputs=[2, 1]").without_batch_dim_inputs == (2, 1)
+    assert declare(config, "('a.mindir', 'b.mindir'), 'mindir'").files == ("a.mindir", "b.mindir")
+    assert declare(config, "'a', 'mindir', without_batch_dim_inputs=(0, 3)").without_batch_dim_inputs == (0, 3)
+    gpu = declare(config, "'a', 'mindir', options=register.GpuOptions(precision_mode='fp16')").options
+    assert isinstance(gpu, register.GpuOptions) and gpu.values == {"precision_mode": "fp16"}
     assert declare(config, "'a', 'om', options=register.AclOptions(output_type='FP16')").options.values == {
         "output_type": "FP16"
     }

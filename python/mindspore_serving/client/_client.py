@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from mindspore_serving.client import _codec
 from mindspore_serving.client._checks import check_str, check_version
 from mindspore_serving.client._ssl import SSLConfig
 from mindspore_serving.client._tensors import fill_tensor, value_of
@@ -78,6 +80,8 @@ class Client:
         else:
             self.channel = grpc.secure_channel(address, ssl_config.channel_credentials(), options=options)
         self.stub: Any = ms_service_pb2_grpc.MSServiceStub(self.channel)
+        # Bytes both ways: the codec is ours.
+        self._predict: Any = self.channel.unary_unary("/mindspore.serving.proto.MSService/Predict")
 
     def infer(self, instances: Instance | Sequence[Instance]) -> Result:
         """Sends instances and waits for their results.
@@ -103,7 +107,7 @@ class Client:
         """
         request = self._request(instances)
         try:
-            reply = self.stub.Predict(request)
+            reply = self._predict(request)
         except grpc.RpcError as error:
             return _transport_error(error)
         return _parse_reply(reply)
@@ -125,7 +129,7 @@ class Client:
             >>> pending = [client.infer_async({"x1": 1.0, "x2": float(i)}) for i in range(8)]
             >>> results = [one.result() for one in pending]
         """
-        return PendingResult(self.stub.Predict.future(self._request(instances)))
+        return PendingResult(self._predict.future(self._request(instances)))
 
     def close(self) -> None:
         """Closes the connection; calls still under way end with an error. The client cannot be used again."""
@@ -139,7 +143,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _request(self, instances: Instance | Sequence[Instance]) -> Any:
+    def _request(self, instances: Instance | Sequence[Instance]) -> bytes:
         if isinstance(instances, dict):
             instances = (instances,)
         elif not isinstance(instances, (list, tuple)):
@@ -147,6 +151,10 @@ class Client:
                 f"instance should be a map: 'instances' should be a dict or a list or tuple of dicts, "
                 f"but is of {type(instances)}"
             )
+        message = _codec.encode(instances, self.servable_name, self.method_name, self.version_number)
+        if message is not None:
+            return message
+        # Something is unusual, or wrong and worth a good error.
         request = ms_service_pb2.PredictRequest()
         request.servable_spec.name = self.servable_name
         request.servable_spec.method_name = self.method_name
@@ -159,7 +167,8 @@ class Client:
                 if not isinstance(name, str):
                     raise RuntimeError(f"Input name of instance {index} should be str, but is {name!r} of {type(name)}")
                 fill_tensor(name, value, items[name])
-        return request
+        encoded: bytes = request.SerializeToString()
+        return encoded
 
 
 class PendingResult:
@@ -190,7 +199,16 @@ def _transport_error(error: Any) -> dict[str, str]:
     return {"error": f"Grpc Error, ({code}, {name!r}), {error.details()}"}
 
 
-def _parse_reply(reply: Any) -> Result:
+def _parse_reply(message: bytes) -> Result:
+    result = _codec.decode(message)
+    if result is not None:
+        return result
+    # Something is unusual, or wrong and worth a good error.
+    reply: Any = ms_service_pb2.PredictReply()
+    try:
+        reply.ParseFromString(message)
+    except DecodeError as error:
+        raise RuntimeError(f"The reply is not a PredictReply message: {error}") from error
     errors = reply.error_msg
     if len(errors) == 1 and not reply.instances:
         return {"error": _text(errors[0])}

@@ -114,7 +114,7 @@ def _find_batch_size(model: LoadedModel, with_batch_dim: bool) -> None:
         shapes = ", ".join(f"{info.name}{list(info.dims or ())}" for info in model.inputs)
         raise RuntimeError(
             f"Load model failed, {model.model_file}: with_batch_dim is True, but its inputs have no batch size in "
-            f"common ({shapes}). Batch size cannot be 0: name the inputs without batch dimension in "
+            f"common ({shapes}), and batch size cannot be 0: name the inputs without batch dimension in "
             "without_batch_dim_inputs, or set with_batch_dim=False"
         )
     model.batch_size = sizes.pop()
