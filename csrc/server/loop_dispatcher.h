@@ -65,8 +65,8 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   // SuspectOptions::max_deaths deaths it runs nowhere. What cannot be moved is answered with kWorkerUnavailable and
   // `reason`.
   void RemoveWorker(uint64_t worker, const std::string& reason);
-  // The worker will be ended, because what its lane `running` (InstanceMark::running) is doing takes too long: those
-  // instances are answered with kTimedOut, at once if all others of their request are answered. It gets no more
+  // The worker will be ended. If `running` (InstanceMark::running) is not 0, because what is being run so takes too
+  // long: those instances are answered with kTimedOut, at once if all others of their request are answered. It gets no more
   // requests; RemoveWorker() follows.
   void GiveUp(uint64_t worker, uint8_t running);
 

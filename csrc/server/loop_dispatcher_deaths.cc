@@ -94,7 +94,7 @@ void LoopDispatcher::GiveUp(uint64_t worker, uint8_t running) {
     uint32_t given_up = 0;
     for (uint32_t instance = 0; instance < pending->instances; ++instance) {
       InstanceMark* mark = pending->record()->mark_of(instance);
-      if (mark->Running() == running) {
+      if (running != 0 && mark->Running() == running) {
         Accuse(pending, instance, worker);
         mark->order = static_cast<uint8_t>(InstanceOrder::kGivenUp);
         ++given_up;

@@ -415,6 +415,22 @@ TEST_F(LoopDispatcherTest, InstanceOverItsTimeOutIsAnsweredAtOnce_ItsMemoryComes
   EXPECT_EQ(OrderOf(moved), InstanceOrder::kRun);
 }
 
+TEST_F(LoopDispatcherTest, WorkerEndedForItsSilence_NobodyIsAnsweredBeforeOrAccused) {
+  Add(1);
+  Sink running;
+  Sink queued;
+  ASSERT_TRUE(SubmitValues(&running, {13}).ok());
+  ASSERT_TRUE(SubmitValues(&queued, {1}).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(2);
+  Add(2);
+  dispatcher_.GiveUp(1, 0);
+  dispatcher_.RemoveWorker(1, "stopped");
+  EXPECT_EQ(running.replies + queued.replies, 0);
+  EXPECT_TRUE(limits_->suspects.empty());
+  EXPECT_NE(workers_[1]->Take(), nullptr);
+  EXPECT_NE(workers_[1]->Take(), nullptr);
+}
+
 TEST_F(LoopDispatcherTest, OthersOfARequestWithAHungInstanceRunElsewhere) {
   Add(1);
   Add(2);

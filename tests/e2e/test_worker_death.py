@@ -1,8 +1,11 @@
 """Workers that die or hang in a user's code: what clients are told, who is restarted, what is refused from then on."""
 
 import os
+import re
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +14,11 @@ import pytest
 
 from mindspore_serving.client import Client
 from servables import make_servable
-from servers import ServerProcess
+from servers import ServerProcess, session_pids
 
 # A servable of plain Python that does what a request says.
 CONFIG = """
-import ctypes, os, signal, time
+import ctypes, os, signal, subprocess, time
 from mindspore_serving.server import register
 
 WAYS = {
@@ -24,6 +27,9 @@ WAYS = {
     3: lambda: os._exit(3),
     4: lambda: os.abort(),
     5: lambda: time.sleep(3600),
+    6: lambda: ctypes.PyDLL(None).sleep(3600),  # with the GIL
+    7: lambda: subprocess.Popen(["sleep", "3600"]),
+    8: lambda: time.sleep(2),
 }
 
 
@@ -37,6 +43,11 @@ def obey(x):
 
 @register.register_method(output_names=["y"])
 def work(x):
+    return register.add_stage(obey, x, outputs_count=1)
+
+
+@register.register_method(output_names=["y"], timeout_seconds=1)
+def work_in_time(x):
     return register.add_stage(obey, x, outputs_count=1)
 """
 
@@ -97,8 +108,8 @@ def test_RequestThatKillsWorkers_IsRefusedAfterThreeDeaths_OthersGoOn(tmp_path, 
     # It is refused at once, takes nobody along, and whoever shares its request is served.
     pids = server.worker_pids()
     assert "refused" in client.infer(order(number))["error"]
-    mixed = client.infer([order(7), order(number), order(8)])
-    assert [int(mixed[0]["y"]), int(mixed[2]["y"])] == [1007, 1008] and "refused" in mixed[1]["error"]
+    mixed = client.infer([order(17), order(number), order(18)])
+    assert [int(mixed[0]["y"]), int(mixed[2]["y"])] == [1017, 1018] and "refused" in mixed[1]["error"]
     assert set(pids) <= set(server.worker_pids())
 
 
@@ -126,3 +137,115 @@ def test_WorkerKilledFromOutside_RequestIsAnsweredByAnother(tmp_path, start_serv
         os.kill(worker, signal.SIGKILL)
     for i in range(200):
         assert served(client, 100 + i)
+
+
+# ---------------------------------------------------------------------------------------------- hanging
+@pytest.mark.parametrize("number", [5, 6], ids=["without the GIL", "with the GIL"])
+def test_CallOverItsTimeOut_IsAnsweredAndItsWorkerStartedAgain_OthersGoOn(tmp_path, start_server, number):
+    server, _ = start_doer(tmp_path, start_server)
+    client = Client(server.grpc_address, "doer", "work_in_time")
+    assert served(client)
+    before = set(server.worker_pids())
+    hung = client.infer_async(order(number))
+    others = [client.infer_async(order(1000 + i)) for i in range(40)]
+    assert "time-out of the method" in hung.result()["error"]
+    for i, other in enumerate(others):
+        answer = other.result()
+        assert int(answer[0]["y"]) == 2000 + i, answer
+    assert wait_for(lambda: len(server.worker_pids()) == 2 and not before <= set(server.worker_pids())), server.log
+    assert wait_for(lambda: served(client)), server.log
+    assert "time-out" in server.log
+
+
+def test_OnlyTheHungInstanceOfARequestFails(tmp_path, start_server):
+    server, _ = start_doer(tmp_path, start_server)
+    client = Client(server.grpc_address, "doer", "work_in_time")
+    answer = client.infer([order(21), order(5), order(22)])
+    assert [int(answer[0]["y"]), int(answer[2]["y"])] == [1021, 1022], answer
+    assert "time-out of the method" in answer[1]["error"]
+
+
+def test_LongCallOfAMethodWithoutTimeOut_IsLeftAlone(tmp_path, start_server):
+    server, client = start_doer(tmp_path, start_server, env={"MSSERVING_WORKER_SILENCE_SECONDS": "1"})
+    before = server.worker_pids()
+    assert served(client, 8)  # two seconds, twice the silence that is allowed
+    assert server.worker_pids() == before
+
+
+def test_StoppedWorker_IsKilledAndItsRequestsAnsweredByAnother(tmp_path, start_server):
+    server, client = start_doer(tmp_path, start_server, env={"MSSERVING_WORKER_SILENCE_SECONDS": "2"})
+    assert served(client)
+    before = server.worker_pids()
+    os.kill(before[0], signal.SIGSTOP)
+    pending = [client.infer_async(order(1000 + i)) for i in range(20)]
+    for i, one in enumerate(pending):
+        answer = one.result()
+        assert int(answer[0]["y"]) == 2000 + i, answer
+    assert wait_for(lambda: before[0] not in server.worker_pids() and len(server.worker_pids()) == 2), server.log
+    assert "no sign of life" in server.log
+
+
+# ---------------------------------------------------------------------------------------------- the server's own death
+@pytest.mark.parametrize("number", [5, 6], ids=["busy", "busy with the GIL"])
+def test_ServerKilledOutright_BusyWorkersAndWhatTheyStartedEndToo(tmp_path, start_server, number):
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    shared_memory = set(os.listdir("/dev/shm"))
+    server, client = start_doer(tmp_path, start_server, devices=0, cwd=folder)
+    assert served(client, 7)
+    busy = client.infer_async(order(number))
+    assert wait_for(lambda: f"obeying order {number}" in server.worker_logs())
+    assert len(server.worker_pids()) == 2, "a worker and what it has started"
+    session = server.pid
+    server.send_signal(signal.SIGKILL)
+    server.wait_exit()
+    begin = time.monotonic()
+    assert wait_for(lambda: not session_pids(session), 20)
+    assert time.monotonic() - begin < 10  # a second on a machine with nothing else to do
+    assert set(os.listdir("/dev/shm")) <= shared_memory
+    left = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert all(name.startswith("log_doer") or name == "start.log" for name in left), left
+    del busy
+
+
+# ---------------------------------------------------------------------------------------------- readiness and logs
+def test_ReadyOnlyWhileAWorkerIs(tmp_path, start_server):
+    server, client = start_doer(tmp_path, start_server)
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{server.rest_address}/health/ready", timeout=10) as answer:
+                return answer.status == 200
+        except urllib.error.HTTPError:
+            return False
+
+    first, second = server.worker_pids()
+    assert ready()
+    os.kill(first, signal.SIGKILL)
+    assert wait_for(lambda: first not in server.worker_pids())
+    assert ready(), "one is enough"
+    os.kill(second, signal.SIGKILL)
+    assert wait_for(lambda: not ready())
+    assert wait_for(ready)
+    assert served(client)
+
+
+def test_EventsAreLinesWithFields_LogsBelongToTheUserAlone(tmp_path, start_server):
+    server, client = start_doer(tmp_path, start_server, env={"MS_SUBMODULE_LOG_v": "{SERVING:1}", "GLOG_v": "3"})
+    client.infer(order(3))
+    assert wait_for(lambda: "worker died" in server.log)
+    line = next(line for line in server.log.splitlines() if "worker died" in line)
+    assert re.match(r"\[ERROR\] SERVING\(\d+,\d+\):", line)
+    for field in (
+        "servable=doer",
+        "version=1",
+        'worker="doer version 1 device',
+        "pid=",
+        "restarts=1",
+        "backoff_ms=1000",
+    ):
+        assert field in line
+    assert 'cause="its process exited with status 3"' in line
+    assert "[INFO] SERVING(" in server.log, "MS_SUBMODULE_LOG_v wins over GLOG_v"
+    for log in tmp_path.glob("serving_logs/*"):
+        assert log.stat().st_mode & 0o777 == 0o600

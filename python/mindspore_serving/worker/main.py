@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
         end = worker.run()
     except ConnectionError as error:
         logger.info("The worker ends: %s", error)
-        return 0
+        _leave()
     finally:
         _calls.set_running(None)  # the native worker ends with this function, not with the interpreter
     if end == "server gone":
@@ -138,8 +138,13 @@ def _load(worker: Worker, order: StartOrder) -> ServableStages:
 
 
 def _leave() -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass  # the server, which reads the log, is gone
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with what the user's code has started: nobody else ends that any more
     os._exit(0)
 
 
