@@ -83,10 +83,11 @@ class PyServer {
     ThrowIfFailed(server_->Start());
   }
 
-  void AddServable(const std::string& name, uint64_t version,
-                   const std::vector<std::tuple<std::string, std::string, std::string>>& workers,
-                   const std::vector<std::string>& command,
-                   const std::vector<std::pair<std::string, std::string>>& environment, const py::object& key) {
+  uint64_t AddServable(const std::string& name, uint64_t version,
+                       const std::vector<std::tuple<std::string, std::string, std::string>>& workers,
+                       const std::vector<std::string>& command,
+                       const std::vector<std::pair<std::string, std::string>>& environment, bool joins_later,
+                       const py::object& key) {
     ServableSpec spec;
     if (!key.is_none()) {
       const auto text = key.cast<std::string_view>();  // the user's own bytes
@@ -99,19 +100,28 @@ class PyServer {
     for (const auto& [label, config, log_file] : workers) {
       spec.workers.push_back({label, config, log_file});
     }
-    server_->AddServable(std::move(spec));
+    spec.joins_later = joins_later;
+    return server_->AddServable(std::move(spec));
   }
 
   // None: all ready. "": not yet. Otherwise the failure.
-  std::optional<std::string> WaitReady(double timeout_s) {
+  std::optional<std::string> WaitReady(const std::vector<uint64_t>& versions, double timeout_s) {
     std::string error;
-    switch (server_->WaitReady(Nanoseconds(timeout_s), &error)) {
+    switch (server_->supervisor().WaitReady(versions, Nanoseconds(timeout_s), &error)) {
       case Supervisor::Progress::kReady: return std::nullopt;
       case Supervisor::Progress::kStarting: return "";
       case Supervisor::Progress::kFailed: return error.empty() ? "the worker failed without saying why" : error;
     }
     return error;
   }
+
+  void Retire(uint64_t version, double drain_seconds) {
+    server_->supervisor().Retire(version, Nanoseconds(drain_seconds));
+  }
+  bool WaitGone(uint64_t version, double timeout_s) {
+    return server_->supervisor().WaitGone(version, Nanoseconds(timeout_s));
+  }
+  std::string Describe(uint64_t version) { return server_->supervisor().Describe(version); }
 
   template <Status (Server::*kStart)(const std::string&, const ListenOptions&)>
   void Listen(const std::string& address, int max_msg_mb_size, const std::optional<std::string>& certificate,
@@ -153,8 +163,11 @@ void BindServer(py::module_& m) {
   py::class_<PyServer>(m, "Server")
       .def(py::init<int, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0)
       .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
-           py::arg("command"), py::arg("environment"), py::arg("key") = py::none())
-      .def("wait_ready", &PyServer::WaitReady, py::arg("timeout_s"), Release())
+           py::arg("command"), py::arg("environment"), py::arg("joins_later"), py::arg("key") = py::none())
+      .def("wait_ready", &PyServer::WaitReady, py::arg("versions"), py::arg("timeout_s"), Release())
+      .def("retire", &PyServer::Retire, py::arg("version"), py::arg("drain_seconds"), Release())
+      .def("wait_gone", &PyServer::WaitGone, py::arg("version"), py::arg("timeout_s"), Release())
+      .def("describe", &PyServer::Describe, py::arg("version"), Release())
       .def("start_grpc", &PyServer::Listen<&Server::StartGrpc>, py::arg("address"), py::arg("max_msg_mb_size"),
            py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("verify_client"),
            py::arg("limits"), Release())

@@ -21,12 +21,12 @@
 namespace msserving {
 
 struct FrontEnd::LoopThread final : HealthSource {
-  explicit LoopThread(std::atomic<bool>* is_ready) : ready_flag(is_ready) {}
+  explicit LoopThread(const Readiness* r) : readiness(r) {}
 
   bool live() override { return true; }
-  bool ready() override { return ready_flag->load(std::memory_order_relaxed); }
+  bool ready() override { return readiness->ready.load() && !readiness->draining.load(); }
 
-  std::atomic<bool>* ready_flag;
+  const Readiness* readiness;
   UniqueFd doorbell;  // the end that workers are given
   UniqueFd listener;  // on its way from the starting thread to the loop
   // Destroyed from the bottom up, on the loop's thread: servers before their services, those before the dispatcher.
@@ -40,6 +40,16 @@ struct FrontEnd::LoopThread final : HealthSource {
 };
 
 namespace {
+
+// Calls `function` at the n-th call.
+std::function<void()> AtCall(size_t n, std::function<void()> function) {
+  auto left = std::make_shared<std::atomic<size_t>>(n);
+  return [left = std::move(left), function = std::move(function)] {
+    if (left->fetch_sub(1) == 1) {
+      function();
+    }
+  };
+}
 
 // Signals are for the user's main thread.
 class BlockedSignals {
@@ -64,7 +74,7 @@ FrontEnd::~FrontEnd() { Stop(); }
 Status FrontEnd::Start() {
   const BlockedSignals blocked;
   for (int i = 0; i < std::max(1, options_.io_threads); ++i) {
-    auto loop = std::make_unique<LoopThread>(&ready_);
+    auto loop = std::make_unique<LoopThread>(&readiness_);
     loop->doorbell.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     UniqueFd own(loop->doorbell ? dup(loop->doorbell.get()) : -1);
     if (!own) {
@@ -179,12 +189,13 @@ std::vector<int> FrontEnd::DescriptorsOf(const WorkerAttachment& attachment) con
   return fds;
 }
 
-void FrontEnd::AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment) {
+void FrontEnd::AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment,
+                         std::shared_ptr<const VersionGate> gate) {
   for (size_t i = 0; i < loops_.size(); ++i) {
     UniqueFd doorbell(fcntl(attachment.worker_doorbell.get(), F_DUPFD_CLOEXEC, 0));
     auto link = std::make_shared<WorkerLink>(worker, std::move(attachment.channels[i]), std::move(doorbell));
-    loops_[i]->loop.Post([loop = loops_[i].get(), signature, slab = attachment.request_slabs[i], link] {
-      loop->dispatcher->AddWorker(signature, slab, link);
+    loops_[i]->loop.Post([loop = loops_[i].get(), signature, slab = attachment.request_slabs[i], link, gate] {
+      loop->dispatcher->AddWorker(signature, slab, link, gate);
     });
   }
 }
@@ -201,7 +212,30 @@ void FrontEnd::GiveUp(uint64_t worker, uint8_t running) {
   }
 }
 
+void FrontEnd::DropVersion(const std::string& servable, uint64_t version) {
+  for (const auto& loop : loops_) {
+    loop->loop.Post([target = loop.get(), servable, version] { target->dispatcher->DropVersion(servable, version); });
+  }
+}
+
+void FrontEnd::WhenDrained(const std::string& servable, uint64_t version, std::function<void()> drained) {
+  const auto one_loop = AtCall(loops_.size(), std::move(drained));
+  for (const auto& loop : loops_) {
+    loop->loop.Post([target = loop.get(), servable, version, one_loop] {
+      target->dispatcher->WhenDrained(servable, version, one_loop);
+    });
+  }
+}
+
+void FrontEnd::Barrier(std::function<void()> done) {
+  const auto one_loop = AtCall(loops_.size(), std::move(done));
+  for (const auto& loop : loops_) {
+    loop->loop.Post(one_loop);
+  }
+}
+
 void FrontEnd::Drain() {
+  readiness_.draining = true;
   OnAllLoops([](LoopThread* loop) {
     if (loop->grpc) {
       loop->grpc->Drain();

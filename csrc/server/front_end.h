@@ -49,14 +49,21 @@ class FrontEnd {
   // The descriptors that the worker is sent, in the order of control_socket.h. They belong to the attachment.
   std::vector<int> DescriptorsOf(const WorkerAttachment& attachment) const;
 
-  // Return before the loops have acted.
-  void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment);
+  // Return before the loops have acted. What they do with it: loop_dispatcher.h.
+  void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment,
+                 std::shared_ptr<const VersionGate> gate = nullptr);
   void RemoveWorker(uint64_t worker, const std::string& reason);
   // As LoopDispatcher::GiveUp(), on every loop.
   void GiveUp(uint64_t worker, uint8_t running);
+  void DropVersion(const std::string& servable, uint64_t version);
+  // `drained` is called on a loop's thread once no loop has a request with the version any more.
+  void WhenDrained(const std::string& servable, uint64_t version, std::function<void()> drained);
+  // `done` is called on a loop's thread once every loop has done what it was asked before this call, and is back in its
+  // event loop.
+  void Barrier(std::function<void()> done);
 
-  // What health checks answer.
-  void SetReady(bool ready) { ready_.store(ready, std::memory_order_relaxed); }
+  // What health checks answer; not ready from Drain() on, whatever is set.
+  void SetReady(bool ready) { readiness_.ready.store(ready, std::memory_order_relaxed); }
   DispatchLimits& limits() { return *limits_; }
 
   // No new connections; running calls go on. Then Calls() falls to 0.
@@ -72,6 +79,10 @@ class FrontEnd {
 
  private:
   struct LoopThread;
+  struct Readiness {
+    std::atomic<bool> ready{false};
+    std::atomic<bool> draining{false};
+  };
 
   Status ShareListener(const std::string& address, bool allow_unix,
                        const std::function<void(LoopThread*, UniqueFd)>& take);
@@ -79,7 +90,7 @@ class FrontEnd {
 
   FrontEndOptions options_;
   std::shared_ptr<DispatchLimits> limits_ = std::make_shared<DispatchLimits>();
-  std::atomic<bool> ready_{false};
+  Readiness readiness_;
   std::vector<std::unique_ptr<LoopThread>> loops_;
   bool has_grpc_ = false;
   bool has_rest_ = false;

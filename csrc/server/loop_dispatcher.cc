@@ -30,7 +30,7 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
                             MethodTarget* target) {
   Route* found = nullptr;
   for (const auto& route : routes_) {
-    if (route->signature.name != servable || route->workers.empty()) {
+    if (route->signature.name != servable || route->workers.empty() || !route->open()) {
       continue;
     }
     if (version == 0 ? (found == nullptr || route->signature.version > found->signature.version)
@@ -40,9 +40,11 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
   }
   if (found == nullptr) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
-    return Status(ErrorKind::kServableUnavailable, "servable is not available: no worker is ready for servable '" +
-                                                       std::string(servable) + "'" +
-                                                       (version == 0 ? "" : " version " + std::to_string(version)));
+    const std::string name = "servable '" + std::string(servable) + "'";
+    return Status(ErrorKind::kServableUnavailable,
+                  version == 0 ? "servable is not available: no worker is ready for " + name
+                               : "servable is not available: version " + std::to_string(version) + " of " + name +
+                                     " is not available, no worker is ready for it");
   }
   const auto& methods = found->signature.methods;
   for (uint32_t i = 0; i < methods.size(); ++i) {
@@ -96,6 +98,7 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
   pending->instances = static_cast<uint32_t>(instances.count);
   pending->block = offset;
   pending->block_bytes = bytes;
+  ++route->pending;
   pending->charge = std::move(charge);
   route->used = true;
   route->largest_block = std::max(route->largest_block, bytes);
@@ -130,19 +133,46 @@ void LoopDispatcher::Cancel(RequestTicket ticket) {
 }
 
 void LoopDispatcher::AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
-                               std::shared_ptr<WorkerLink> link) {
-  Route* route = nullptr;
-  for (const auto& r : routes_) {
-    if (r->signature.name == signature.name && r->signature.version == signature.version) {
-      route = r.get();
-    }
-  }
+                               std::shared_ptr<WorkerLink> link, std::shared_ptr<const VersionGate> gate) {
+  Route* route = FindRoute(signature.name, signature.version);
   if (route == nullptr) {
-    routes_.push_back(std::make_unique<Route>(signature, std::move(requests)));
+    routes_.push_back(std::make_unique<Route>(signature, std::move(requests), std::move(gate)));
     route = routes_.back().get();
   }
   route->workers.push_back(link.get());
   links_.push_back(std::move(link));
+}
+
+LoopDispatcher::Route* LoopDispatcher::FindRoute(std::string_view servable, uint64_t version) {
+  for (const auto& route : routes_) {
+    if (route->signature.name == servable && route->signature.version == version) {
+      return route.get();
+    }
+  }
+  return nullptr;
+}
+
+void LoopDispatcher::WhenDrained(std::string_view servable, uint64_t version, std::function<void()> drained) {
+  Route* route = FindRoute(servable, version);
+  if (route == nullptr || route->pending == 0) {
+    drained();
+  } else {
+    route->drained = std::move(drained);
+  }
+}
+
+void LoopDispatcher::DropVersion(std::string_view servable, uint64_t version) {
+  Route* route = FindRoute(servable, version);
+  if (route == nullptr) {
+    return;
+  }
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].in_use && slots_[i].route == route) {
+      stats_.lost_worker.fetch_add(1, std::memory_order_relaxed);
+      FailAll(&slots_[i], ErrorKind::kWorkerUnavailable, "the servable version has been stopped");
+    }
+  }
+  std::erase_if(routes_, [route](const auto& one) { return one.get() == route; });
 }
 
 // The doorbell only has to end the sleep; OnWake() does the work.
@@ -204,7 +234,8 @@ LoopDispatcher::Pending* LoopDispatcher::NewPending() {
 }
 
 void LoopDispatcher::FreePending(Pending* pending) {
-  pending->route->slab.Free(pending->block);
+  Route* route = pending->route;
+  route->slab.Free(pending->block);
   pending->charge.Reset();
   pending->parts.clear();
   pending->suspects.clear();
@@ -217,6 +248,9 @@ void LoopDispatcher::FreePending(Pending* pending) {
   free_slots_.push_back(pending->slot);
   --pending_count_;
   limits_->pending_requests.fetch_sub(1, std::memory_order_relaxed);
+  if (--route->pending == 0 && route->drained) {
+    std::exchange(route->drained, nullptr)();
+  }
 }
 
 WorkerLink* LoopDispatcher::LeastBusy(Route* route, const WorkerLink* except) {

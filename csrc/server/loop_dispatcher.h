@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,6 +30,11 @@ struct DispatchLimits {
   // Messages and replies in the front-end, and tensors in shared memory from Submit() until the reply is sent.
   ByteBudget bytes_in_flight{kMaxBytesInFlight};
 };
+
+// Whether a servable version takes requests. All loops look at one object, so that a version is there, or gone, for all
+// of them at once. Written by the supervisor: before a gate closes for good, every loop has returned to its event loop
+// once since another version's gate was opened, or a request for "newest" could find neither open.
+using VersionGate = std::atomic<bool>;
 
 // Counts of one loop; read by any thread, written by the loop's.
 struct DispatchStats {
@@ -56,19 +62,25 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
                 RequestTicket* ticket) override;
   void Cancel(RequestTicket ticket) override;
 
-  // A servable version exists from its first worker on. `requests` is the memory that all its workers have mapped;
-  // it is taken the first time and ignored later.
+  // A servable version exists from its first worker on, and is found while its gate is open (null: always). `requests`
+  // is the memory that all its workers have mapped; both are taken the first time and ignored later.
   void AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
-                 std::shared_ptr<WorkerLink> link);
+                 std::shared_ptr<WorkerLink> link, std::shared_ptr<const VersionGate> gate = nullptr);
   // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version. A
   // request of which it was running an instance is moved so once only, that instance runs alone there, and after
   // SuspectOptions::max_deaths deaths it runs nowhere. What cannot be moved is answered with kWorkerUnavailable and
   // `reason`.
   void RemoveWorker(uint64_t worker, const std::string& reason);
   // The worker will be ended. If `running` (InstanceMark::running) is not 0, because what is being run so takes too
-  // long: those instances are answered with kTimedOut, at once if all others of their request are answered. It gets no more
-  // requests; RemoveWorker() follows.
+  // long: those instances are answered with kTimedOut, at once if all others of their request are answered. It gets no
+  // more requests; RemoveWorker() follows.
   void GiveUp(uint64_t worker, uint8_t running);
+
+  // To be called after the version's gate was closed. `drained` is called once, on this thread, when this loop has no
+  // request with the version: at once if there is none, or no such version.
+  void WhenDrained(std::string_view servable, uint64_t version, std::function<void()> drained);
+  // Forgets a version whose workers have been removed. A request that is left gets kWorkerUnavailable.
+  void DropVersion(std::string_view servable, uint64_t version);
 
   const DispatchStats& stats() const { return stats_; }
   uint64_t pending() const { return pending_count_; }
@@ -83,6 +95,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   bool OnSleep() override;
   void OnAwake() override;
 
+  Route* FindRoute(std::string_view servable, uint64_t version);
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
   void FreePending(Pending* pending);

@@ -1,6 +1,7 @@
 // What a LoopDispatcher keeps of servables, requests and replies. For its own sources only.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,8 +13,9 @@ namespace msserving {
 
 // One servable version as this loop sees it.
 struct LoopDispatcher::Route {
-  Route(ServableSignature s, std::shared_ptr<SharedMemory> m)
-      : signature(std::move(s)), memory(std::move(m)), slab(memory->size()) {}
+  Route(ServableSignature s, std::shared_ptr<SharedMemory> m, std::shared_ptr<const VersionGate> g)
+      : signature(std::move(s)), memory(std::move(m)), gate(std::move(g)), slab(memory->size()) {}
+  bool open() const { return gate == nullptr || gate->load(std::memory_order_acquire); }
   // Names a method to the SuspectList.
   std::string ScopeOf(uint32_t method) const {
     return signature.name + "/" + std::to_string(signature.version) + "/" + signature.methods[method].name;
@@ -21,10 +23,13 @@ struct LoopDispatcher::Route {
 
   ServableSignature signature;
   std::shared_ptr<SharedMemory> memory;
+  std::shared_ptr<const VersionGate> gate;
   SlabAllocator slab;
   std::vector<WorkerLink*> workers;
   uint64_t largest_block = 0;  // since the memory was last given back
   bool used = false;           // since the last look
+  uint64_t pending = 0;        // requests, cancelled ones too
+  std::function<void()> drained;
 };
 
 // A request between Submit() and its reply. Its name to the workers is generation << 32 | slot.

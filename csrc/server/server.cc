@@ -5,6 +5,7 @@
 #include <sstream>
 #include <thread>
 
+#include "base/log_event.h"
 #include "server/signals.h"
 
 namespace msserving {
@@ -37,6 +38,10 @@ Status Server::MakeTls(const ListenOptions& options, bool http2, std::shared_ptr
 }
 
 Status Server::StartGrpc(const std::string& address, const ListenOptions& options) {
+  const std::lock_guard<std::mutex> lock(start_mutex_);
+  if (stopped_) {
+    return Status(ErrorKind::kInvalidInput, "the server is stopping");
+  }
   if (front_end_.has_grpc()) {
     return Status(ErrorKind::kInvalidInput, "the gRPC server is already running; call stop() first");
   }
@@ -60,6 +65,10 @@ Status Server::StartGrpc(const std::string& address, const ListenOptions& option
 }
 
 Status Server::StartRest(const std::string& address, const ListenOptions& options) {
+  const std::lock_guard<std::mutex> lock(start_mutex_);
+  if (stopped_) {
+    return Status(ErrorKind::kInvalidInput, "the server is stopping");
+  }
   if (front_end_.has_rest()) {
     return Status(ErrorKind::kInvalidInput, "the RESTful server is already running; call stop() first");
   }
@@ -82,21 +91,30 @@ Status Server::StartRest(const std::string& address, const ListenOptions& option
 }
 
 void Server::Stop(int64_t drain_ns) {
-  if (stopped_) {
-    return;
+  const std::lock_guard<std::mutex> stop_lock(stop_mutex_);
+  {
+    const std::lock_guard<std::mutex> lock(start_mutex_);
+    if (stopped_) {
+      return;
+    }
+    stopped_ = true;
   }
-  stopped_ = true;
-  front_end_.SetReady(false);
-  front_end_.Drain();
-  const int signals_before = SeenStopSignals().count;
+  // The first signal may be why we are here.
+  const int signals_before = std::min(1, SeenStopSignals().count);
   const auto hurried = [signals_before] { return SeenStopSignals().count > signals_before; };
+  LogEvent(LogLevel::kInfo, "server_stopping").With("drain_ms", drain_ns / kNanosPerMilli);
+  front_end_.Drain();
   const int64_t until = RealClock().NowNs() + drain_ns;
   while (front_end_.Calls() > 0 && RealClock().NowNs() < until && !hurried()) {
     std::this_thread::sleep_for(std::chrono::nanoseconds(kPollNs));
   }
-  supervisor_.Stop(hurried() ? 0 : kWorkerGraceNs);
+  if (const size_t calls = front_end_.Calls(); calls > 0) {
+    LogEvent(LogLevel::kWarning, "drain_timeout").With("unanswered", calls).With("hurried", hurried() ? 1 : 0);
+  }
+  supervisor_.Stop(hurried() ? 0 : kWorkerGraceNs, hurried);
   const std::lock_guard<std::mutex> lock(loops_mutex_);
   front_end_.Stop();
+  LogEvent(LogLevel::kInfo, "server_stopped");
 }
 
 std::string Server::Stats() {

@@ -36,17 +36,19 @@ struct ListenOptions {
   TlsOptions tls_options;  // http2 is set by the server
 };
 
-// Any thread, one call at a time, except Stats(): any time.
+// Any thread, any time.
 class Server {
  public:
   explicit Server(ServerOptions options);
   ~Server();  // as Stop(0)
 
   Status Start();
-  void AddServable(ServableSpec spec) { supervisor_.Add(std::move(spec)); }
+  uint64_t AddServable(ServableSpec spec) { return supervisor_.Add(std::move(spec)); }
   Supervisor::Progress WaitReady(int64_t timeout_ns, std::string* error) {
     return supervisor_.WaitReady(timeout_ns, error);
   }
+  // For what else versions do: supervisor.h. Not for its Stop().
+  Supervisor& supervisor() { return supervisor_; }
   // A second start of the same kind is an error.
   Status StartGrpc(const std::string& address, const ListenOptions& options);
   Status StartRest(const std::string& address, const ListenOptions& options);
@@ -55,7 +57,7 @@ class Server {
   void SetMaxBytesInFlight(uint64_t limit) { front_end_.limits().bytes_in_flight.set_limit(limit); }
 
   // Refuses new work, answers what is running for up to drain_ns, ends the workers, closes everything. A second
-  // SIGINT or SIGTERM during that ends the waiting. Idempotent.
+  // SIGINT or SIGTERM during that ends the waiting. Idempotent: a second call returns when the first has finished.
   void Stop(int64_t drain_ns);
 
   // JSON: requests accepted, answered, refused …, and the state of every worker.
@@ -66,6 +68,8 @@ class Server {
 
   FrontEnd front_end_;
   Supervisor supervisor_;
+  std::mutex start_mutex_;  // one StartGrpc() or StartRest() at a time, and none from the end of Stop()'s drain on
+  std::mutex stop_mutex_;   // held by Stop() from its beginning to its end
   std::mutex loops_mutex_;  // Stats() reads the loops' counters while Stop() takes the loops down
   bool stopped_ = false;
 };

@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
-#include <sstream>
 #include <thread>
 #include <utility>
 
-#include "base/log.h"
+#include "base/log_event.h"
 #include "net/event_loop.h"
 #include "server/signature_json.h"
 #include "tensor/control_socket.h"
@@ -45,10 +45,18 @@ const char* NameOf(Phase phase) {
   return "";
 }
 
+// A servable version.
 struct Servable {
+  uint64_t id = 0;
   ServableSpec spec;
   std::vector<std::shared_ptr<SharedMemory>> request_slabs;  // survive the workers
+  std::shared_ptr<VersionGate> gate = std::make_shared<VersionGate>(false);
+  enum class Stage { kJoining, kOpening, kServing, kDraining, kEnding } stage = Stage::kJoining;
+  TimerId timer = 0;  // the end of the drain, then of the grace
+  bool leaving() const { return stage >= Stage::kDraining; }
 };
+
+constexpr int64_t kHurryPollNs = 20 * kNanosPerMilli;
 
 }  // namespace
 
@@ -73,16 +81,28 @@ struct Supervisor::State {
   // Told to other threads; nothing is called under the mutex.
   std::mutex mutex;
   std::condition_variable changed;
-  size_t added = 0;  // workers ever asked for
-  size_t known = 0;  // of those, the ones the loop knows
-  size_t ready_once = 0;
+  struct News {
+    Progress progress = Progress::kStarting;
+    std::string text;  // the failure; the description once ready
+    bool gone = false;
+  };
+  std::map<uint64_t, News> news;  // of each version, until a failure has been told or it has left
+  uint64_t next_version = 1;
   size_t alive = 0;  // processes
-  std::string failure;
   std::vector<WorkerState> published;
 
   void Publish();
-  void Fail(const std::string& why);
   void CountDeath();
+  void Add(uint64_t id, ServableSpec spec);
+  Servable* Find(uint64_t id);
+  void OpenIfReady(Servable* servable);
+  void Fail(Servable* servable, const std::string& why);
+  void Retire(Servable* servable, int64_t drain_ns);
+  void EndWorkers(Servable* servable, bool at_once);
+  void RemoveIfGone(Servable* servable);
+  // Later and on the loop's thread; not at all if the version has gone by then.
+  void Later(uint64_t id, std::function<void(Servable*)> function);
+  void SetTimer(Servable* servable, int64_t after_ns, std::function<void()> function);
 };
 
 // One worker's life, over all its processes.
@@ -106,8 +126,6 @@ struct Supervisor::State::Worker {
   void Watch();
   void LookAgain();
   void End(uint8_t running, const std::string& why, int signal);
-  std::string Fields() const;
-  void QuoteLog() const;
 
   struct PidEvents final : IoHandler {
     explicit PidEvents(Worker* w) : worker(w) {}
@@ -134,10 +152,12 @@ struct Supervisor::State::Worker {
   uint64_t oom_kills = 0;     // of the whole machine, when the process started
   SharedMemory board_memory;  // of the current process
   int64_t watch_every_ns = kWatchNs;
-  uint64_t beats = 0;     // the board's, when last looked at
-  int64_t silent_ns = 0;  // how long they have been that
+  uint64_t beats = 0;       // the board's, when last looked at
+  int64_t silent_ns = 0;    // how long they have been that
+  TimerId watch_timer = 0;  // also of the kill after a SIGTERM
   LogFile log_file;
   LogPipe log_pipe;
+  TimerId restart_timer = 0;
   WorkerProcess process;
   int pid = 0;  // of the current or last process
   UniqueFd control;
@@ -147,41 +167,206 @@ struct Supervisor::State::Worker {
 };
 
 void Supervisor::State::Publish() {
-  // Ready while every servable has a running worker.
-  bool all = !servables.empty();
+  // Ready while every version has a running worker; those that join later or leave do not count.
+  bool any = false;
+  bool all = true;
   for (const auto& servable : servables) {
-    all &= std::any_of(workers.begin(), workers.end(), [&servable](const auto& worker) {
-      return worker->servable == servable.get() && worker->phase == Phase::kRunning;
-    });
+    const bool serving = servable->stage == Servable::Stage::kServing;
+    if (servable->leaving() || (servable->spec.joins_later && !serving)) {
+      continue;
+    }
+    any = true;
+    all &= serving && std::any_of(workers.begin(), workers.end(), [&servable](const auto& worker) {
+             return worker->servable == servable.get() && worker->phase == Phase::kRunning;
+           });
   }
-  front_end->SetReady(all && !stopping);
+  front_end->SetReady(any && all && !stopping);
   std::vector<WorkerState> now;
-  size_t ready = 0;
   size_t running = 0;
   for (const auto& worker : workers) {
     now.push_back(
         {worker->spec.label, NameOf(worker->phase), static_cast<int>(worker->process.pid()), worker->restarts});
-    ready += worker->was_ready ? 1 : 0;
     running += worker->process.running() ? 1 : 0;
   }
   {
     const std::lock_guard<std::mutex> lock(mutex);
     published = std::move(now);
-    known = workers.size();
-    ready_once = ready;
     alive = running;
   }
   changed.notify_all();
 }
 
-void Supervisor::State::Fail(const std::string& why) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (failure.empty()) {
-      failure = why;
+Servable* Supervisor::State::Find(uint64_t id) {
+  const auto found = std::find_if(servables.begin(), servables.end(), [id](const auto& one) { return one->id == id; });
+  return found == servables.end() ? nullptr : found->get();
+}
+
+void Supervisor::State::Later(uint64_t id, std::function<void(Servable*)> function) {
+  loop.Post([this, id, function = std::move(function)] {
+    if (Servable* servable = Find(id)) {
+      function(servable);
+    }
+  });
+}
+
+void Supervisor::State::SetTimer(Servable* servable, int64_t after_ns, std::function<void()> function) {
+  loop.CancelTimer(servable->timer);
+  servable->timer = loop.AddTimer(loop.now_ns() + after_ns, [servable, function = std::move(function)] {
+    servable->timer = 0;
+    function();
+  });
+}
+
+void Supervisor::State::Add(uint64_t id, ServableSpec spec) {
+  servables.push_back(std::make_unique<Servable>());
+  Servable* servable = servables.back().get();
+  servable->id = id;
+  servable->spec = std::move(spec);
+  const bool runs = std::any_of(servables.begin(), servables.end(), [servable](const auto& one) {
+    return one.get() != servable && one->spec.name == servable->spec.name &&
+           one->spec.version == servable->spec.version;
+  });
+  if (runs || stopping) {
+    Fail(servable, "servable '" + servable->spec.name + "' version " + std::to_string(servable->spec.version) +
+                       (runs ? " is running already" : " is not started: the server is stopping"));
+    return;
+  }
+  for (const WorkerSpec& worker : servable->spec.workers) {
+    if (servable->leaving()) {
+      return;  // the one before could not be launched
+    }
+    workers.push_back(std::make_unique<Worker>(this, servable, worker));
+    workers.back()->Launch();
+  }
+}
+
+void Supervisor::State::OpenIfReady(Servable* servable) {
+  bool all_were_ready = true;
+  bool one_runs = false;
+  for (const auto& worker : workers) {
+    if (worker->servable == servable) {
+      all_were_ready &= worker->was_ready;
+      one_runs |= worker->phase == Phase::kRunning;
     }
   }
-  changed.notify_all();
+  if (!all_were_ready || !one_runs || servable->stage != Servable::Stage::kJoining) {
+    return;
+  }
+  servable->stage = Servable::Stage::kOpening;
+  // Every loop knows the workers before any may find them. And every loop has finished what it was looking up before
+  // another version may be told to leave (VersionGate).
+  front_end->Barrier([this, id = servable->id] {
+    Later(id, [this](Servable* opening) {
+      if (opening->leaving()) {
+        return;
+      }
+      opening->gate->store(true, std::memory_order_release);
+      front_end->Barrier([this, id = opening->id] {
+        Later(id, [this](Servable* open) {
+          if (open->leaving()) {
+            return;
+          }
+          open->stage = Servable::Stage::kServing;
+          LogEvent(LogLevel::kInfo, "version_joined")
+              .With("servable", open->spec.name)
+              .With("version", open->spec.version);
+          {
+            const std::lock_guard<std::mutex> lock(mutex);
+            news[open->id].progress = Progress::kReady;
+          }
+          Publish();
+        });
+      });
+    });
+  });
+}
+
+void Supervisor::State::Fail(Servable* servable, const std::string& why) {
+  LogEvent(LogLevel::kInfo, "version_failed")  // whoever asked for it is told
+      .With("servable", servable->spec.name)
+      .With("version", servable->spec.version)
+      .With("why", why);
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    News& mine = news[servable->id];
+    mine.progress = Progress::kFailed;
+    mine.text = why;
+  }
+  EndWorkers(servable, true);
+  Publish();
+}
+
+void Supervisor::State::Retire(Servable* servable, int64_t drain_ns) {
+  if (servable->leaving()) {
+    return;
+  }
+  servable->stage = Servable::Stage::kDraining;
+  servable->gate->store(false, std::memory_order_release);
+  LogEvent(LogLevel::kInfo, "version_leaving")
+      .With("servable", servable->spec.name)
+      .With("version", servable->spec.version);
+  front_end->WhenDrained(servable->spec.name, servable->spec.version, [this, id = servable->id] {
+    Later(id, [this](Servable* drained) { EndWorkers(drained, false); });
+  });
+  SetTimer(servable, drain_ns, [this, servable] {
+    LogEvent(LogLevel::kWarning, "drain_timeout")
+        .With("servable", servable->spec.name)
+        .With("version", servable->spec.version);
+    EndWorkers(servable, true);
+  });
+  Publish();
+}
+
+void Supervisor::State::EndWorkers(Servable* servable, bool at_once) {
+  if (servable->stage == Servable::Stage::kEnding) {
+    return;
+  }
+  servable->stage = Servable::Stage::kEnding;
+  const auto kill_all = [this, servable] {
+    for (const auto& worker : workers) {
+      if (worker->servable == servable) {
+        worker->process.Signal(SIGKILL);
+      }
+    }
+  };
+  for (const auto& worker : workers) {
+    if (worker->servable == servable) {
+      worker->SendStop();
+    }
+  }
+  if (at_once) {
+    loop.CancelTimer(std::exchange(servable->timer, 0));
+    kill_all();
+  } else {
+    SetTimer(servable, options.grace_ns, kill_all);
+  }
+  Later(servable->id, [this](Servable* one) { RemoveIfGone(one); });
+}
+
+void Supervisor::State::RemoveIfGone(Servable* servable) {
+  const bool alive_still = std::any_of(workers.begin(), workers.end(), [servable](const auto& worker) {
+    return worker->servable == servable && worker->process.running();
+  });
+  if (servable->stage != Servable::Stage::kEnding || alive_still || stopping) {
+    return;
+  }
+  loop.CancelTimer(servable->timer);
+  front_end->DropVersion(servable->spec.name, servable->spec.version);
+  LogEvent(LogLevel::kInfo, "version_left")
+      .With("servable", servable->spec.name)
+      .With("version", servable->spec.version);
+  const uint64_t id = servable->id;
+  std::erase_if(workers, [servable](const auto& worker) { return worker->servable == servable; });
+  std::erase_if(servables, [servable](const auto& one) { return one.get() == servable; });
+  Publish();
+  // The loops' share of the memory goes with their next turn.
+  front_end->Barrier([this, id] {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      news[id].gone = true;
+    }
+    changed.notify_all();
+  });
 }
 
 void Supervisor::State::Worker::Launch() {
@@ -226,6 +411,7 @@ void Supervisor::State::Worker::Launch() {
   }
   state->loop.Add(process.pidfd(), EPOLLIN, &pid_events);
   state->loop.Add(control.get(), EPOLLIN, &control_events);
+  LogEvent(LogLevel::kInfo, "worker_started").With("worker", spec.label).With("pid", process.pid());
   state->Publish();
 }
 
@@ -235,7 +421,7 @@ void Supervisor::State::Worker::OnControl() {
     CloseControl();  // the process is ending: its pidfd tells how
     return;
   }
-  if (message.kind == 'R' && phase == Phase::kStarting) {
+  if (message.kind == 'R' && phase == Phase::kStarting && !servable->leaving()) {
     Ready(message.body);
   } else if (message.kind == 'F') {
     said = message.body;
@@ -254,8 +440,13 @@ void Supervisor::State::Worker::Ready(const std::string& body) {
   phase = Phase::kRunning;
   was_ready = true;
   ready_at_ns = state->loop.now_ns();
-  state->front_end->AddWorker(id, signature, std::move(attachment));
-  MSSERVING_LOG(kInfo, "worker is ready; " << Fields());
+  state->front_end->AddWorker(id, signature, std::move(attachment), servable->gate);
+  LogEvent(LogLevel::kInfo, "worker_ready").With("worker", spec.label).With("pid", process.pid());
+  {
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    state->news[servable->id].text = body;
+  }
+  state->OpenIfReady(servable);
   watch_every_ns = kWatchNs;
   const auto at_least_every = [this](int64_t ns) { watch_every_ns = std::clamp(ns, kWatchCloselyNs, watch_every_ns); };
   if (state->options.silence_ns > 0) {
@@ -270,7 +461,8 @@ void Supervisor::State::Worker::Ready(const std::string& body) {
 }
 
 void Supervisor::State::Worker::LookAgain() {
-  state->loop.AddTimer(state->loop.now_ns() + watch_every_ns, [this, looked_at = id] {
+  watch_timer = state->loop.AddTimer(state->loop.now_ns() + watch_every_ns, [this, looked_at = id] {
+    watch_timer = 0;
     if (looked_at == id && phase == Phase::kRunning && !state->stopping) {
       Watch();
     }
@@ -307,26 +499,13 @@ void Supervisor::State::Worker::End(uint8_t running, const std::string& why, int
   ended_because = why;
   state->front_end->GiveUp(id, running);
   process.Signal(signal);
-  state->loop.AddTimer(state->loop.now_ns() + state->options.terminate_ns, [this, ended = id] {
+  watch_timer = state->loop.AddTimer(state->loop.now_ns() + state->options.terminate_ns, [this, ended = id] {
+    watch_timer = 0;
     if (ended == id && phase == Phase::kEnding) {
       process.Signal(SIGKILL);
     }
   });
   state->Publish();
-}
-
-std::string Supervisor::State::Worker::Fields() const {
-  return "servable=" + servable->spec.name + " version=" + std::to_string(servable->spec.version) + " worker=\"" +
-         spec.label + "\" pid=" + std::to_string(pid);
-}
-
-// Its last lines, each as a line of our own log.
-void Supervisor::State::Worker::QuoteLog() const {
-  const std::string tail = spec.log_file.empty() ? "" : TailOfFile(spec.log_file, state->options.log_tail_bytes);
-  std::istringstream lines(tail);
-  for (std::string line; std::getline(lines, line);) {
-    MSSERVING_LOG(kError, spec.label << " | " << line);
-  }
 }
 
 void Supervisor::State::Worker::OnExit() {
@@ -366,17 +545,23 @@ void Supervisor::State::CountDeath() {
     many_deaths_told_ns = now_ns;
     const size_t running = static_cast<size_t>(std::count_if(
         workers.begin(), workers.end(), [](const auto& worker) { return worker->phase == Phase::kRunning; }));
-    MSSERVING_LOG(kError, "workers die often; deaths_in_last_minute=" << deaths_ns.size() << " workers="
-                                                                      << workers.size() << " running=" << running);
+    LogEvent(LogLevel::kError, "workers_die_often")
+        .With("deaths_in_last_minute", deaths_ns.size())
+        .With("workers", workers.size())
+        .With("running", running);
   }
 }
 
 void Supervisor::State::Worker::Died(const std::string& how) {
+  state->loop.CancelTimer(std::exchange(watch_timer, 0));
   const Phase before = std::exchange(phase, state->stopping ? Phase::kStopped : Phase::kWaiting);
   if (before == Phase::kRunning || before == Phase::kEnding) {
     state->front_end->RemoveWorker(id, "the worker of " + spec.label + " ended while it had the request: " + how);
   }
-  if (state->stopping) {
+  if (state->stopping || servable->leaving()) {
+    phase = Phase::kStopped;
+    LogEvent(LogLevel::kInfo, "worker_ended").With("worker", spec.label).With("how", how);
+    state->Later(servable->id, [s = state](Servable* one) { s->RemoveIfGone(one); });
     state->Publish();
     return;
   }
@@ -384,9 +569,8 @@ void Supervisor::State::Worker::Died(const std::string& how) {
     const std::string tail =
         spec.log_file.empty() || !said.empty() ? "" : TailOfFile(spec.log_file, state->options.log_tail_bytes);
     phase = Phase::kFailed;
-    state->Fail("worker of " + spec.label + ": " + (said.empty() ? how : said) +
-                (tail.empty() ? "" : "\nThe last lines of its log " + spec.log_file + ":\n" + tail));
-    state->Publish();
+    state->Fail(servable, "worker of " + spec.label + ": " + (said.empty() ? how : said) +
+                              (tail.empty() ? "" : "\nThe last lines of its log " + spec.log_file + ":\n" + tail));
     return;
   }
   const bool was_healthy = (before == Phase::kRunning || before == Phase::kEnding) &&
@@ -394,12 +578,18 @@ void Supervisor::State::Worker::Died(const std::string& how) {
   backoff_ns = backoff_ns == 0 || was_healthy ? state->options.first_backoff_ns
                                               : std::min(backoff_ns * 2, state->options.max_backoff_ns);
   ++restarts;
-  MSSERVING_LOG(kError, "worker died and is started again; "
-                            << Fields() << " restarts=" << restarts << " backoff_ms=" << backoff_ns / kNanosPerMilli
-                            << " log=\"" << spec.log_file << "\" cause=\"" << (said.empty() ? how : said) << "\"");
-  QuoteLog();
+  {
+    LogEvent event(LogLevel::kError, "worker_lost");
+    event.With("servable", servable->spec.name).With("version", servable->spec.version);
+    event.With("worker", spec.label).With("pid", pid).With("restarts", restarts);
+    event.With("restart_in_ms", backoff_ns / kNanosPerMilli).With("cause", said.empty() ? how : said);
+    if (!spec.log_file.empty()) {
+      event.With("log", spec.log_file).With("log_tail", TailOfFile(spec.log_file, state->options.log_tail_bytes));
+    }
+  }
   state->CountDeath();
-  state->loop.AddTimer(state->loop.now_ns() + backoff_ns, [this] {
+  restart_timer = state->loop.AddTimer(state->loop.now_ns() + backoff_ns, [this] {
+    restart_timer = 0;
     if (!state->stopping) {
       Launch();
     }
@@ -408,6 +598,7 @@ void Supervisor::State::Worker::Died(const std::string& how) {
 }
 
 void Supervisor::State::Worker::SendStop() {
+  state->loop.CancelTimer(std::exchange(restart_timer, 0));
   if (phase == Phase::kWaiting) {
     phase = Phase::kStopped;
   }
@@ -437,35 +628,81 @@ void Supervisor::Start() {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-void Supervisor::Add(ServableSpec spec) {
+uint64_t Supervisor::Add(ServableSpec spec) {
+  uint64_t id = 0;
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
-    state_->added += spec.workers.size();
+    id = state_->next_version++;
+    state_->news[id] = {};
   }
-  state_->loop.Post([state = state_.get(), spec = std::move(spec)]() mutable {
-    state->servables.push_back(std::make_unique<Servable>());
-    Servable* servable = state->servables.back().get();
-    servable->spec = std::move(spec);
-    for (const WorkerSpec& worker : servable->spec.workers) {
-      state->workers.push_back(std::make_unique<State::Worker>(state, servable, worker));
-      state->workers.back()->Launch();
+  state_->loop.Post([state = state_.get(), id, spec = std::move(spec)] { state->Add(id, spec); });
+  return id;
+}
+
+Supervisor::Progress Supervisor::WaitReady(int64_t timeout_ns, std::string* error) {
+  std::vector<uint64_t> all;
+  {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    for (const auto& [id, news] : state_->news) {
+      if (!news.gone || news.progress == Progress::kFailed) {
+        all.push_back(id);
+      }
+    }
+  }
+  return WaitReady(all, timeout_ns, error);
+}
+
+Supervisor::Progress Supervisor::WaitReady(std::span<const uint64_t> versions, int64_t timeout_ns, std::string* error) {
+  std::unique_lock<std::mutex> lock(state_->mutex);
+  Progress progress = Progress::kStarting;
+  const auto settled = [&] {
+    progress = Progress::kReady;
+    for (const uint64_t id : versions) {
+      const auto known = state_->news.find(id);
+      const bool failed = known != state_->news.end() && known->second.progress == Progress::kFailed;
+      if (failed || known == state_->news.end() || known->second.gone) {
+        progress = Progress::kFailed;
+        *error = failed ? known->second.text : "the servable was stopped";
+        return true;
+      }
+      if (known->second.progress == Progress::kStarting) {
+        progress = Progress::kStarting;
+      }
+    }
+    return progress == Progress::kReady;
+  };
+  state_->changed.wait_for(lock, std::chrono::nanoseconds(timeout_ns), settled);
+  return progress;
+}
+
+void Supervisor::Retire(uint64_t version, int64_t drain_ns) {
+  state_->loop.Post([state = state_.get(), version, drain_ns] {
+    if (Servable* servable = state->Find(version)) {
+      state->Retire(servable, drain_ns);
     }
   });
 }
 
-Supervisor::Progress Supervisor::WaitReady(int64_t timeout_ns, std::string* error) {
+bool Supervisor::WaitGone(uint64_t version, int64_t timeout_ns) {
   std::unique_lock<std::mutex> lock(state_->mutex);
-  const auto settled = [this] {
-    return !state_->failure.empty() || (state_->known == state_->added && state_->ready_once == state_->added);
+  const auto gone = [&] {
+    const auto known = state_->news.find(version);
+    return known == state_->news.end() || known->second.gone;
   };
-  if (!state_->changed.wait_for(lock, std::chrono::nanoseconds(timeout_ns), settled)) {
-    return Progress::kStarting;
+  if (!state_->changed.wait_for(lock, std::chrono::nanoseconds(timeout_ns), gone)) {
+    return false;
   }
-  *error = state_->failure;
-  return error->empty() ? Progress::kReady : Progress::kFailed;
+  state_->news.erase(version);
+  return true;
 }
 
-void Supervisor::Stop(int64_t grace_ns) {
+std::string Supervisor::Describe(uint64_t version) {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  const auto known = state_->news.find(version);
+  return known == state_->news.end() || known->second.progress == Progress::kFailed ? "" : known->second.text;
+}
+
+void Supervisor::Stop(int64_t grace_ns, const std::function<bool()>& hurried) {
   if (!state_->thread.joinable()) {
     return;
   }
@@ -480,7 +717,12 @@ void Supervisor::Stop(int64_t grace_ns) {
     std::unique_lock<std::mutex> lock(state_->mutex);
     return state_->changed.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [this] { return state_->alive == 0; });
   };
-  if (!wait_for_all(grace_ns)) {
+  const int64_t until = RealClock().NowNs() + grace_ns;
+  bool all_gone = wait_for_all(std::min(grace_ns, kHurryPollNs));
+  while (!all_gone && RealClock().NowNs() < until && !(hurried && hurried())) {
+    all_gone = wait_for_all(kHurryPollNs);
+  }
+  if (!all_gone) {
     state_->loop.Post([state = state_.get()] {
       for (const auto& worker : state->workers) {
         worker->process.Signal(SIGKILL);

@@ -1,8 +1,11 @@
-// Starts the workers, learns when they are ready, notices their death at once and starts them again.
+// Starts the workers, learns when they are ready, notices their death at once and starts them again; lets versions of
+// servables join and leave while others serve.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,16 +26,18 @@ struct WorkerSpec {
 struct ServableSpec {
   std::string name;
   uint64_t version = 1;
-  std::vector<WorkerSpec> workers;
+  std::vector<WorkerSpec> workers;   // at least one
   std::vector<std::string> command;  // a worker's, without its last argument
   std::vector<std::pair<std::string, std::string>> environment;
   std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
+  bool joins_later = false;     // others serve already: health does not wait for it
 };
 
 struct SupervisorOptions {
   int64_t first_backoff_ns = kNanosPerSecond;
   int64_t max_backoff_ns = 30 * kNanosPerSecond;
   int64_t healthy_after_ns = 60 * kNanosPerSecond;  // then the next death is again answered with the first back-off
+  int64_t grace_ns = 10 * kNanosPerSecond;          // for the workers of a version that leaves
   size_t log_tail_bytes = 4096;
   LogFileOptions log_file = LogFileOptions::FromEnvironment();
   // A running worker that shows no sign of life for so long (stopped, or its memory swapped out for good) is killed;
@@ -42,8 +47,12 @@ struct SupervisorOptions {
 };
 
 // A worker is first *starting*; once ready it is *running*; *ending* if it hangs, until it has been killed; after a
-// death it waits out its back-off and starts again, for as long as the supervisor lives. Only before its servable was
-// ready once is a failure final. Methods: any thread, one at a time. All else happens on the supervisor's own thread.
+// death it waits out its back-off and starts again, until its version leaves or the supervisor stops. Only before it
+// was ready once is a failure final: its version has failed, and its other workers are ended.
+//
+// A version *joins*: once all of its workers were ready, its gate opens, for all loops at once. It *leaves*: its gate
+// is closed, its requests are answered, its workers end, its memory is given back. Methods: any thread, any time. All
+// else happens on the supervisor's own thread.
 class Supervisor {
  public:
   Supervisor(FrontEnd* front_end, SupervisorOptions options);
@@ -51,15 +60,27 @@ class Supervisor {
   Supervisor(const Supervisor&) = delete;
 
   void Start();
-  void Add(ServableSpec spec);
+  // Returns the version's number, which is never used again.
+  uint64_t Add(ServableSpec spec);
 
   enum class Progress { kStarting, kReady, kFailed };
-  // Waits up to timeout_ns for every worker added so far. kFailed: *error is the first failure, for the user.
+  // Waits up to timeout_ns for these versions, or for every one added so far. kReady: requests reach all of them.
+  // kFailed: *error is the failure of the first in the list that has one, for the user. One that left has failed.
+  Progress WaitReady(std::span<const uint64_t> versions, int64_t timeout_ns, std::string* error);
   Progress WaitReady(int64_t timeout_ns, std::string* error);
 
-  // Tells every worker to answer what it has and leave; kills those that are still there after `grace_ns`.
-  // No worker is started again. Idempotent.
-  void Stop(int64_t grace_ns);
+  // Lets a version leave: its requests have `drain_ns` to be answered, its workers then `grace_ns` (options) to end by
+  // themselves. At any time but while WaitReady() would still say kStarting for another version of the same servable:
+  // "newest" might be neither for an instant. Returns at once; unknown numbers are ignored.
+  void Retire(uint64_t version, int64_t drain_ns);
+  // True if it has left: no process, no descriptor and no memory of it is here. Waits up to timeout_ns for that.
+  bool WaitGone(uint64_t version, int64_t timeout_ns);
+  // What the version's first ready worker said of itself (JSON); empty if none was ready or it has left.
+  std::string Describe(uint64_t version);
+
+  // Tells every worker to answer what it has and leave; kills those that are still there after `grace_ns`, or once
+  // `hurried` says so. No worker is started again. Idempotent.
+  void Stop(int64_t grace_ns, const std::function<bool()>& hurried = nullptr);
 
   // One line of state per worker: label, state, pid, restarts.
   struct WorkerState {

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mindspore_serving.worker.session_library import built_for_mindspore
-from mindspore_serving.worker.way import LIBRARY_DIR_VARIABLE, LIBRARY_NAME
+from mindspore_serving.worker.session_library import LIBRARY_DIR_VARIABLE, built_for_mindspore
+from mindspore_serving.worker.way import LIBRARY_NAME
 
 _PACKAGE = Path(__file__).resolve().parent
 _PROJECT = Path("session", "libraries", "mindspore")

@@ -127,9 +127,9 @@ class LoopDispatcherTest : public testing::Test {
     EXPECT_TRUE(SharedMemory::Create("requests", kSlab, requests_.get()).ok());
   }
 
-  FakeWorker* Add(uint64_t id, uint64_t version = 1) {
+  FakeWorker* Add(uint64_t id, uint64_t version = 1, std::shared_ptr<const VersionGate> gate = nullptr) {
     workers_.push_back(std::make_unique<FakeWorker>(id, requests_));
-    dispatcher_.AddWorker({"add", version, {{"sum", {"x"}, {"y"}}}}, requests_, workers_.back()->Link());
+    dispatcher_.AddWorker({"add", version, {{"sum", {"x"}, {"y"}}}}, requests_, workers_.back()->Link(), gate);
     return workers_.back().get();
   }
 
@@ -572,6 +572,65 @@ TEST_F(LoopDispatcherTest, NewestVersionWithAWorkerIsFound) {
   dispatcher_.RemoveWorker(2, "gone");
   ASSERT_TRUE(Submit(&sink).ok());
   EXPECT_NE(workers_[0]->Take(), nullptr);
+}
+
+TEST_F(LoopDispatcherTest, OnlyAVersionWhoseGateIsOpenIsFound) {
+  const auto gate = std::make_shared<VersionGate>(false);
+  FakeWorker* old_worker = Add(1, 1);
+  FakeWorker* new_worker = Add(2, 2, gate);
+  Sink sink;
+  EXPECT_EQ(Submit(&sink, 1, nullptr, 2).kind(), ErrorKind::kServableUnavailable);
+  ASSERT_TRUE(Submit(&sink).ok());
+  EXPECT_NE(old_worker->Take(), nullptr);
+  *gate = true;
+  ASSERT_TRUE(Submit(&sink).ok());
+  ASSERT_TRUE(Submit(&sink, 1, nullptr, 2).ok());
+  EXPECT_NE(new_worker->Take(), nullptr);
+  EXPECT_NE(new_worker->Take(), nullptr);
+  *gate = false;
+  const Status refused = Submit(&sink, 1, nullptr, 2);
+  EXPECT_NE(refused.message().find("version 2 of servable 'add' is not available"), std::string::npos);
+  ASSERT_TRUE(Submit(&sink).ok());
+  EXPECT_NE(old_worker->Take(), nullptr);
+}
+
+TEST_F(LoopDispatcherTest, VersionIsDrainedWithItsLastRequest_CancelledOnesToo) {
+  FakeWorker* worker = Add(1);
+  Sink sink;
+  RequestTicket cancelled = 0;
+  ASSERT_TRUE(Submit(&sink, 2, nullptr, 1).ok());
+  ASSERT_TRUE(Submit(&sink, 1, &cancelled, 1).ok());
+  dispatcher_.Cancel(cancelled);
+  int drained = 0;
+  dispatcher_.WhenDrained("add", 1, [&drained] { ++drained; });
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  Turn();
+  EXPECT_EQ(drained, 0);
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  worker->Answer(uint64_t{1} << 32, 1, 1, 1);  // the first request's other half
+  Turn();
+  EXPECT_EQ(drained, 1);
+  dispatcher_.WhenDrained("add", 1, [&drained] { ++drained; });
+  dispatcher_.WhenDrained("none", 1, [&drained] { ++drained; });
+  EXPECT_EQ(drained, 3);
+}
+
+TEST_F(LoopDispatcherTest, DroppedVersionAnswersWhatItHas_AndMayComeBack) {
+  Add(1, 1);
+  Add(2, 2);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink, 3, nullptr, 2).ok());
+  dispatcher_.DropVersion("add", 7);
+  dispatcher_.DropVersion("add", 2);
+  EXPECT_EQ(sink.errors, (std::vector<ErrorKind>(3, ErrorKind::kWorkerUnavailable)));
+  EXPECT_EQ(dispatcher_.pending(), 0u);
+  dispatcher_.RemoveWorker(2, "gone");
+  EXPECT_EQ(Submit(&sink, 1, nullptr, 2).kind(), ErrorKind::kServableUnavailable);
+  FakeWorker* again = Add(3, 2);
+  ASSERT_TRUE(Submit(&sink, 1, nullptr, 2).ok());
+  again->Answer(again->Take()->request, 0, 1, 9);
+  Turn();
+  EXPECT_EQ(sink.values, (std::vector<float>{9}));
 }
 
 }  // namespace

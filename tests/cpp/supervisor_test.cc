@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -74,6 +75,7 @@ class SupervisorTest : public testing::Test {
     options.terminate_ns = 100 * kNanosPerMilli;
     options.silence_ns = 2 * kNanosPerSecond;
     options.log_file = {10'000, 3};
+    options.grace_ns = 500 * kNanosPerMilli;
     supervisor_ = std::make_unique<Supervisor>(&front_end_, options);
     supervisor_->Start();
   }
@@ -83,12 +85,16 @@ class SupervisorTest : public testing::Test {
     std::filesystem::remove_all(directory_);
   }
 
-  void Add(const std::string& config) {
-    supervisor_->Add({"add",
-                      1,
-                      {{"add, version 1, device 0", config, Log()}},
-                      {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
-                      {}});
+  uint64_t Add(const std::string& config, uint64_t version = 1, bool joins_later = false) {
+    return supervisor_->Add({"add",
+                             version,
+                             {{"add, version " + std::to_string(version) + ", device 0", config, Log()}},
+                             {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
+                             {},
+                             joins_later});
+  }
+  Supervisor::Progress Wait(uint64_t version, std::string* error) {
+    return supervisor_->WaitReady(std::array{version}, 30 * kNanosPerSecond, error);
   }
   std::string Log() const { return directory_ + "/worker log.txt"; }
   Supervisor::Progress Wait(std::string* error) { return supervisor_->WaitReady(30 * kNanosPerSecond, error); }
@@ -161,8 +167,8 @@ TEST_F(SupervisorTest, WorkerThatDoesNotLeaveIsKilled) {
 }
 
 TEST_F(SupervisorTest, SilentWorkerIsKilledAndStartedAgain_ABeatingOneIsNot) {
-  Add("good");
-  Add("silent");
+  Add("good", 1);
+  Add("silent", 2);
   std::string error;
   ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
   EXPECT_TRUE(WaitFor([this] { return supervisor_->Workers().at(1).restarts > 0; }));
@@ -214,6 +220,82 @@ TEST_F(SupervisorTest, WhatAWorkerHasStartedEndsWithIt) {
     std::string id, name, state;
     return !(stat >> id >> name >> state) || state == "Z";
   }));
+}
+
+TEST_F(SupervisorTest, StopIsHurriedWhileItWaits) {
+  Add("stubborn");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  const int pid = Pid();
+  supervisor_->Stop(3600 * kNanosPerSecond, [asked = 0]() mutable { return ++asked > 3; });
+  EXPECT_NE(kill(pid, 0), 0);
+}
+
+TEST_F(SupervisorTest, RetiredVersionLeaves_TheOtherStays) {
+  const uint64_t first = Add("good", 1);
+  const uint64_t second = Add("good", 2, true);
+  std::string error;
+  ASSERT_EQ(Wait(first, &error), Supervisor::Progress::kReady) << error;
+  ASSERT_EQ(Wait(second, &error), Supervisor::Progress::kReady) << error;
+  EXPECT_NE(supervisor_->Describe(second).find("\"methods\""), std::string::npos);
+  const int pid = Pid();
+  EXPECT_FALSE(supervisor_->WaitGone(first, kNanosPerMilli));
+  supervisor_->Retire(first, 10 * kNanosPerSecond);
+  ASSERT_TRUE(supervisor_->WaitGone(first, 30 * kNanosPerSecond));
+  EXPECT_NE(kill(pid, 0), 0);
+  ASSERT_EQ(supervisor_->Workers().size(), 1u);
+  EXPECT_EQ(supervisor_->Workers()[0].label, "add, version 2, device 0");
+  EXPECT_EQ(supervisor_->Describe(first), "");
+  EXPECT_EQ(Wait(first, &error), Supervisor::Progress::kFailed);
+  const uint64_t again = Add("good", 1, true);
+  EXPECT_EQ(Wait(again, &error), Supervisor::Progress::kReady) << error;
+}
+
+TEST_F(SupervisorTest, FailedLaterVersionTakesItsWorkersAlongAndNothingElse) {
+  const uint64_t first = Add("good", 1);
+  std::string error;
+  ASSERT_EQ(Wait(first, &error), Supervisor::Progress::kReady) << error;
+  const uint64_t second = supervisor_->Add({"add",
+                                            2,
+                                            {{"a", "stubborn", Log()}, {"b", "fail", Log()}},
+                                            {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
+                                            {},
+                                            true});
+  EXPECT_EQ(Wait(second, &error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("the model is broken"), std::string::npos) << error;
+  ASSERT_TRUE(supervisor_->WaitGone(second, 30 * kNanosPerSecond));
+  ASSERT_EQ(supervisor_->Workers().size(), 1u);
+  EXPECT_EQ(supervisor_->Workers()[0].state, "running");
+}
+
+TEST_F(SupervisorTest, VersionThatRunsIsNotAddedTwice) {
+  const uint64_t first = Add("good");
+  const uint64_t second = Add("good");
+  std::string error;
+  EXPECT_EQ(Wait(second, &error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("running already"), std::string::npos) << error;
+  EXPECT_EQ(Wait(first, &error), Supervisor::Progress::kReady) << error;
+}
+
+TEST_F(SupervisorTest, StubbornVersionIsKilledAfterItsGrace) {
+  const uint64_t first = Add("stubborn");
+  std::string error;
+  ASSERT_EQ(Wait(first, &error), Supervisor::Progress::kReady) << error;
+  supervisor_->Retire(first, 10 * kNanosPerSecond);
+  EXPECT_TRUE(supervisor_->WaitGone(first, 30 * kNanosPerSecond));
+}
+
+TEST_F(SupervisorTest, VersionMayLeaveWhileItStarts_AndWhileItsWorkerIsDead) {
+  const uint64_t starting = Add("stubborn", 1);
+  supervisor_->Retire(starting, 0);
+  EXPECT_TRUE(supervisor_->WaitGone(starting, 30 * kNanosPerSecond));
+  const uint64_t killed = Add("good", 2);
+  std::string error;
+  ASSERT_EQ(Wait(killed, &error), Supervisor::Progress::kReady) << error;
+  kill(Pid(), SIGKILL);
+  supervisor_->Retire(killed, 10 * kNanosPerSecond);
+  EXPECT_TRUE(supervisor_->WaitGone(killed, 30 * kNanosPerSecond));
+  EXPECT_TRUE(supervisor_->Workers().empty());
 }
 
 TEST_F(SupervisorTest, CommandThatDoesNotExistFailsWithItsName) {

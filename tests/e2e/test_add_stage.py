@@ -12,10 +12,14 @@ from servers import ServerProcess
 
 # add: no batch dimension. addb: batches of 4. plus100: x1 + x2 + 100, no batch dimension.
 MANY_CONFIG = """
+import os
+
 import numpy as np
 from mindspore_serving.server import register
 
-context = register.Context(thread_num=1, thread_affinity_core_list=[0], enable_parallel=False)
+CORE = max(os.sched_getaffinity(0))
+THREADS_BEFORE = set(os.listdir("/proc/self/task"))
+context = register.Context(thread_num=1, thread_affinity_core_list=[CORE], enable_parallel=True)
 context.append_device_info(register.CPUDeviceInfo(precision_mode="fp16"))
 add_model = register.declare_model("add.mindir", "MindIR", with_batch_dim=False)
 addb_model = register.declare_model("addb.mindir", "MindIR", context=context)
@@ -30,6 +34,12 @@ def to_float32(x1, x2):
 
 def double(y):
     return y * 2
+
+
+def affinity_of(x):
+    made_since = set(os.listdir("/proc/self/task")) - THREADS_BEFORE
+    bound = sum(os.sched_getaffinity(int(thread)) == {CORE} for thread in made_since)
+    return np.array(sorted(os.sched_getaffinity(0))), CORE, bound, len(made_since) - bound
 
 
 def wrong_count(y):
@@ -58,6 +68,12 @@ def group_sizes(instances):
 
 def same_sizes(instances):
     return tuple((len(instances), y) for y, in instances)
+
+
+@register.register_method(output_names=["own", "core", "bound", "unbound"])
+def affinity(x):
+    own, core, bound, unbound = register.add_stage(affinity_of, x, outputs_count=4)
+    return own, core, bound, unbound
 
 
 @register.register_method(output_names=["y", "doubled"])
@@ -297,9 +313,16 @@ def test_ModelOfDeclareServable_IsAStageToo(stages, make_instances):
             np.testing.assert_array_equal(answer["y"], instance["x1"] + times * instance["x2"])
 
 
+def test_ThreadAffinity_BindsEveryThreadThatRunsModels(stages):
+    (answer,) = call(stages, "affinity", [{"x": np.zeros(1, np.int32)}])
+    assert answer["own"].tolist() == [answer["core"]]
+    assert int(answer["bound"]) > 2  # MindSpore's pool is among them
+    assert int(answer["unbound"]) == 0
+
+
 def test_WhatHasNoEffectIsLogged(stages):
     log = stages.worker_logs()
-    for text in ("CPUDeviceInfo(precision_mode='fp16')", "thread_affinity_core_list=(0,)", "mixed.cfg'"):
+    for text in ("CPUDeviceInfo(precision_mode='fp16')", "enable_parallel=True", "mixed.cfg'"):
         assert any(text in line and "has no effect on this device" in line for line in log.splitlines()), text
 
 

@@ -119,7 +119,6 @@ def test_MoreRequestsThanMayWait_AreRefused(script, start_server):
     [
         ("server.start_grpc_server(grpc_address)\n" * 2, ["start_grpc_server has been called already"]),
         ("server.start_restful_server(rest_address)\n" * 2, ["start_restful_server has been called already"]),
-        (SERVABLES * 2, ["start_servables has been called already"]),
         (
             "server.start_grpc_server(grpc_address)\nserver.start_restful_server(grpc_address)\n",
             ["create server failed, address", "bind to the socket address"],

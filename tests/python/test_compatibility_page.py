@@ -44,7 +44,7 @@ ROWS = tables()
 
 
 @cache
-def tests_in(path):
+def known_tests(path):
     """The names of a file's tests: functions, Class::method, Suite.Name; with what a case's name may be made of."""
     text = (ROOT / path).read_text()
     if path.endswith(".cc"):
@@ -80,7 +80,7 @@ def test_every_row_names_tests_that_exist(number, cells):
     for path, name in found:
         assert (ROOT / path).is_file(), f"line {number}: there is no file {path}"
         plain, _, case = name.partition("[")
-        known = tests_in(path)
+        known = known_tests(path)
         assert plain in known, f"line {number}: {path} has no test {plain}"
         if case:
             assert case.removesuffix("]") in known[plain], f"line {number}: {path}::{plain} has no case [{case}"

@@ -1,6 +1,9 @@
 """Real models, exported here, loaded as a worker loads them, and run in each way."""
 
 import logging
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from mindspore_serving import _core
 from mindspore_serving.worker import _mindspore, kernel_pool, mindspore_model, way
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
-from mindspore_serving.worker.session_library import Session, SessionLibrary, TensorInfo
+from mindspore_serving.worker.session_library import LIBRARY_DIR_VARIABLE, Session, SessionLibrary, TensorInfo
 
 REPLAY, RUN, PYTHON = "kernel replay", "backend run", "python executor"
 KEY = b"0123456789abcdef"
@@ -407,7 +410,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, export: Export):
 def test_without_a_library_models_run_through_the_python_executor(
     export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setenv(way.LIBRARY_DIR_VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path / "nowhere"))
     way.usable_library.cache_clear()
     try:
         model = load_model(export(Mlp(), ((4, 16), np.float32)), with_batch_dim=True, device_type="CPU")
@@ -429,7 +432,7 @@ def test_a_library_for_another_mindspore_is_not_opened(
     version = f"built-for-mindspore={ms.__version__}".encode()
     assert version in content
     (tmp_path / library.name).write_bytes(content.replace(version, b"built-for-mindspore=9" + version[21:]))
-    monkeypatch.setenv(way.LIBRARY_DIR_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path))
     way.usable_library.cache_clear()
     try:
         model = load_model(export(Add(), *PAIR), with_batch_dim=False, device_type="CPU")
@@ -471,6 +474,45 @@ def test_the_kernel_pool_can_be_sized(export: Export):
         assert difference(alone.run(values), two.run(values)) == ""
     with pytest.raises(RuntimeError, match=r"kernel_threads.*at most 1024"):
         open_session(model, kernel_threads="1000000")
+
+
+class Softmaxes(nn.Cell):
+    def construct(self, x):
+        for _ in range(4):
+            x = ops.exp(ops.softmax(x, -1))
+        return x
+
+
+def processor_time() -> tuple[int, int]:
+    """Clock ticks that this thread, and that all others of this process have used."""
+    ticks: dict[bool, int] = {True: 0, False: 0}
+    for task in Path("/proc/self/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        ticks[int(task.name) == threading.get_native_id()] += int(fields[11]) + int(fields[12])
+    return ticks[True], ticks[False]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_the_number_of_threads_is_what_an_operator_splits_its_work_among(export: Export):
+    path = export(Softmaxes(), ((512, 1024), np.float32))
+    model = load_model(path, with_batch_dim=False, device_type="CPU", kernel_threads=1)
+    inputs = random_inputs(model.inputs, 1)
+
+    def used(threads: str) -> tuple[int, int]:
+        with open_session(model, kernel_threads=threads) as session:
+            own, others = processor_time()
+            deadline = time.monotonic() + 60
+            while True:
+                session.repeat(inputs, 20)
+                now = processor_time()
+                spent = now[0] - own, now[1] - others
+                if (spent[0] >= 20 and (threads == "1" or spent[1] >= 5)) or time.monotonic() > deadline:
+                    return spent
+
+    own, others = used("1")
+    assert others * 10 <= own
+    own, others = used("2")
+    assert others >= 5
 
 
 def test_a_tiny_model_is_not_split_among_threads(export: Export, monkeypatch: pytest.MonkeyPatch):

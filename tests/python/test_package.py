@@ -7,6 +7,7 @@ import pytest
 
 import mindspore_serving
 from mindspore_serving import _native
+from mindspore_serving.worker.session_library import SessionLibrary, find_library
 
 
 def test_the_version_is_known():
@@ -39,3 +40,12 @@ def test_a_native_module_that_does_not_load_is_explained(monkeypatch, tmp_path, 
     with pytest.raises(ImportError, match=text) as raised:
         _native.load_native("_missing")
     assert "native module _missing cannot be imported: No module named" in str(raised.value)
+
+
+def test_the_package_ships_the_session_library_for_om_models_which_opens_without_ascend():
+    path = find_library("libmsserving_session_acl.so")
+    assert path is not None
+    library = SessionLibrary(path)
+    assert library.name == "acl"
+    with pytest.raises(RuntimeError, match=r"libascendcl.so cannot be loaded \(/nowhere/lib.so.*LD_LIBRARY_PATH"):
+        library.open({"file": "model.om", "library": "/nowhere/lib.so"})

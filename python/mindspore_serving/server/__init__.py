@@ -7,7 +7,16 @@ A servable is a directory with a ``servable_config.py``, which says what is done
 from mindspore_serving.server import master, register
 from mindspore_serving.server._limits import ServerLimits
 from mindspore_serving.server._servable_config import ServableStartConfig
-from mindspore_serving.server._server import start_grpc_server, start_restful_server, start_servables, stop
+from mindspore_serving.server._server import (
+    reload_servables,
+    set_stop_timeout,
+    start_grpc_server,
+    start_restful_server,
+    start_servables,
+    stop,
+    stop_servable,
+    watch_versions,
+)
 from mindspore_serving.server._ssl import SSLConfig
 
 __all__ = [
@@ -16,8 +25,12 @@ __all__ = [
     "ServerLimits",
     "master",
     "register",
+    "reload_servables",
+    "set_stop_timeout",
     "start_grpc_server",
     "start_restful_server",
     "start_servables",
     "stop",
+    "stop_servable",
+    "watch_versions",
 ]

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mindspore_serving.server._servable_config import ServableStartConfig
@@ -25,12 +25,27 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class ServablePlan:
-    """One version of one servable with all of its workers."""
+    """One version of one servable with all of its workers, and the configs that asked for it."""
 
     name: str
     version: int
     workers: tuple[WorkerPlan, ...]
-    dec_key: bytes | None = field(default=None, repr=False)  # the user's own object, never a copy
+    directory: Path
+    version_directory: Path | None
+    configs: tuple[ServableStartConfig, ...]
+
+    @property
+    def dec_key(self) -> bytes | None:
+        """The user's own object, never a copy."""
+        return self.configs[0].dec_key
+
+    def with_configs(self, more: Iterable[ServableStartConfig]) -> ServablePlan:
+        """The same, also asked for by `more`."""
+        return replace(self, configs=(*self.configs, *more))
+
+    def only_configs(self, configs: Iterable[ServableStartConfig]) -> ServablePlan:
+        """The same, asked for by `configs` alone."""
+        return replace(self, configs=tuple(configs))
 
 
 @dataclass
@@ -42,6 +57,7 @@ class _Merged:
     first: ServableStartConfig
     device_ids: list[int]
     num_parallel_workers: int
+    configs: list[ServableStartConfig]
 
 
 def check_configs(servable_configs: object) -> tuple[ServableStartConfig, ...]:
@@ -96,12 +112,33 @@ def plan_servables(configs: Iterable[ServableStartConfig], log_directory: Path) 
         version, version_directory = choose_version(directory / config.servable_name, config.version_number)
         entry = merged.get((config.servable_name, version))
         if entry is None:
-            merged[config.servable_name, version] = _Merged(
-                directory, version_directory, config, list(config.device_ids), config.num_parallel_workers
-            )
+            merged[config.servable_name, version] = _first(directory, version_directory, config)
         else:
             _merge(entry, config, version)
     return [_plan(name, version, entry, log_directory) for (name, version), entry in merged.items()]
+
+
+def plan_newest(plan: ServablePlan, log_directory: Path) -> ServablePlan:
+    """What `plan` becomes with the newest version that its directory has now, for those of its configs that ask for the
+    newest. There must be one, and the directory of a servable is where it was found first.
+
+    Raises:
+        RuntimeError: The directory has gone.
+    """
+    try:
+        version, version_directory = choose_version(plan.directory / plan.name, 0)
+    except OSError as error:
+        raise RuntimeError(f"The directory of servable '{plan.name}' cannot be read: {error}") from error
+    merged: _Merged | None = None
+    for config in plan.configs:
+        if config.version_number != 0:
+            continue
+        if merged is None:
+            merged = _first(plan.directory, version_directory, config)
+        else:
+            _merge(merged, config, version)
+    assert merged is not None, "no config asks for the newest version"
+    return _plan(plan.name, version, merged, log_directory)
 
 
 def find_servable_directory(config: ServableStartConfig) -> Path:
@@ -201,6 +238,10 @@ def _is_site_directory(path: str) -> bool:
     return Path(path).name in ("site-packages", "dist-packages")
 
 
+def _first(directory: Path, version_directory: Path | None, config: ServableStartConfig) -> _Merged:
+    return _Merged(directory, version_directory, config, list(config.device_ids), config.num_parallel_workers, [config])
+
+
 def _merge(entry: _Merged, config: ServableStartConfig, version: int) -> None:
     title = f"servable '{config.servable_name}' version {version}"
     if config.dec_key != entry.first.dec_key:
@@ -215,6 +256,7 @@ def _merge(entry: _Merged, config: ServableStartConfig, version: int) -> None:
             f"{config.device_type}"
         )
     entry.device_ids.extend(device for device in config.device_ids if device not in entry.device_ids)
+    entry.configs.append(config)
     entry.num_parallel_workers = max(entry.num_parallel_workers, config.num_parallel_workers)
 
 
@@ -224,7 +266,7 @@ def _plan(name: str, version: int, entry: _Merged, log_directory: Path) -> Serva
     for extra in range(entry.num_parallel_workers - len(devices)):
         device = devices[extra % len(devices)]
         workers.append(_plan_worker(name, version, entry, device, f"extra{extra}", log_directory))
-    return ServablePlan(name, version, tuple(workers), entry.first.dec_key)
+    return ServablePlan(name, version, tuple(workers), entry.directory, entry.version_directory, tuple(entry.configs))
 
 
 def _plan_worker(name: str, version: int, entry: _Merged, device: int, kind: str, log_directory: Path) -> WorkerPlan:

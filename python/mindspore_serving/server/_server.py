@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -19,14 +20,31 @@ from mindspore_serving.server import _checks, _launch
 from mindspore_serving.server._limits import ServerLimits, native_limits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._ssl import SSLConfig
+from mindspore_serving.server._version_watch import VersionWatch
+from mindspore_serving.server._versions import RunningVersions
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Server as NativeServer
 
-DRAIN_SECONDS = 10.0
-_POLL_SECONDS = 0.1
+DEFAULT_STOP_TIMEOUT = 10.0  # seconds
+_MAX_STOP_TIMEOUT = 86_400.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STARTS = {"servables": "start_servables", "grpc": "start_grpc_server", "restful": "start_restful_server"}
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """What the servers of the two protocols differ in."""
+
+    title: str
+    start: str  # the public function
+    native_start: str
+    takes_unix: bool
+
+
+_ENDPOINTS = {
+    "grpc": _Endpoint("gRPC", "start_grpc_server", "start_grpc", True),
+    "restful": _Endpoint("RESTful", "start_restful_server", "start_restful", False),
+}
 
 
 class _Running:
@@ -37,8 +55,10 @@ class _Running:
         self.native: NativeServer = core.Server(_io_threads(), _worker_silence_seconds())
         self.pid = os.getpid()
         self.started: set[str] = set()
+        self.versions: RunningVersions | None = None  # from the first start_servables on
         self.previous_handlers: dict[signal.Signals, Any] = {}
         self.monitor: threading.Thread | None = None
+        self.watch: VersionWatch | None = None
 
     def take_signals(self) -> None:
         """SIGINT and SIGTERM stop the server from now on. Python's own handlers are only for a script whose main
@@ -56,12 +76,33 @@ class _Running:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self.previous_handlers.clear()
 
+    def end_watch(self) -> None:
+        if self.watch is not None:
+            self.watch.end()
+
+    def join_threads(self) -> None:
+        for thread in (self.monitor, self.watch):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+
+    def check_interrupted(self, doing: str) -> None:
+        """Raise if the server is being stopped while `doing` waits."""
+        if _running is not self:
+            raise RuntimeError(f"{doing} was ended by a call of stop()")
+        number = self.native.stop_requested()
+        if number:
+            raise RuntimeError(
+                f"{doing} was interrupted by signal {signal.Signals(number).name}: all workers are stopped"
+            )
+
 
 _start_lock = (
     threading.RLock()
 )  # one start call at a time; held while waiting, so taken before _lock and never by stop()
-_lock = threading.Lock()  # guards which server is the running one
+_lock = threading.Lock()  # guards which server is the running one, and which one is stopping
 _running: _Running | None = None
+_stopping: _Running | None = None  # the one that stop() has not finished with
+_stop_timeout = DEFAULT_STOP_TIMEOUT  # seconds; kept from one server to the next
 _exit_code = 0  # what the process ends with after a stop that nobody asked for
 
 
@@ -69,11 +110,14 @@ def start_servables(
     servable_configs: ServableStartConfig | list[ServableStartConfig] | tuple[ServableStartConfig, ...],
     enable_lite: bool = False,
 ) -> None:
-    """Start one or more servables and wait until they are ready.
+    """Start one or more servables and wait until requests reach them.
 
     Every servable version gets one worker process for each of its devices. The processes' output goes to
     ``serving_logs`` in the current working directory. When the call returns, all of them are ready, and the script
     keeps running after its last line until SIGINT (Ctrl+C), SIGTERM or `stop`.
+
+    Called again on a running server, it adds servables, or versions of one. What runs goes on as before, also if the
+    call fails. Anything that a failing first call leaves behind is stopped.
 
     Args:
         servable_configs (Union[ServableStartConfig, list[ServableStartConfig], tuple[ServableStartConfig]]): What to
@@ -82,8 +126,9 @@ def start_servables(
             here, which a warning says when it is True. Default: False.
 
     Raises:
-        RuntimeError: A servable could not be started; the text carries the reason with the file and line of the
-            user's own code where there is one. Everything that was running has been stopped.
+        RuntimeError: A servable could not be started, or runs already; the text carries the reason with the file and
+            line of the user's own code where there is one. If it was the first call, everything that was running has
+            been stopped.
 
     Examples:
         >>> import os
@@ -95,27 +140,104 @@ def start_servables(
         >>> server.start_servables(servable_configs=(resnet_config, add_config))  # press Ctrl+C to stop
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with StopOnError():
+    with StopOnError() as call:
+        call.stop_on_error = not _servables_run()
         configs = _launch.check_configs(servable_configs)
         if _checks.check_bool("enable_lite", enable_lite):
             warnings.warn("enable_lite has no effect: MindSpore runs the models, not MindSpore Lite", stacklevel=2)
-        running = _begin("servables")
-        log_directory = Path.cwd() / _launch.LOG_DIRECTORY
-        plans = _launch.plan_servables(configs, log_directory)
-        try:
-            log_directory.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RuntimeError(f"The log directory '{log_directory}' cannot be made: {error}") from error
-        running.take_signals()
-        command, environment = _launch.worker_command(), _launch.worker_environment()
-        for plan in plans:
-            workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
-            running.native.add_servable(
-                plan.name, plan.version, workers, command, list(environment.items()), plan.dec_key
+        running = _get_running()
+        if running.versions is None:
+            running.versions = RunningVersions(
+                running.native, Path.cwd() / _launch.LOG_DIRECTORY, running.check_interrupted
             )
-        _wait_ready(running)
-        running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
-        running.monitor.start()
+        plans = running.versions.plan(configs)
+        running.take_signals()
+        running.versions.start(plans, later=not call.stop_on_error)
+        if running.monitor is None:
+            running.started.add("servables")
+            running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
+            running.monitor.start()
+
+
+def stop_servable(servable_name: str, version_number: int = 0) -> None:
+    """Take one version of a servable out of the running server, and wait until it has gone.
+
+    New requests for it are refused, those that were accepted are answered, its worker processes end. Other servables
+    and versions go on.
+
+    Args:
+        servable_name (str): The servable.
+        version_number (int, optional): The version, 1 or larger; 0 means the newest that runs. Default: 0.
+
+    Raises:
+        RuntimeError: A parameter is invalid, the version does not run, or the server was stopped meanwhile.
+
+    Examples:
+        >>> from mindspore_serving import server
+        >>>
+        >>> server.stop_servable("add", 1)
+    """
+    _checks.check_str("servable_name", servable_name)
+    _checks.check_int("version_number", version_number)
+    with _start_lock:
+        _running_versions("stop_servable").stop(servable_name, version_number, _stop_timeout)
+
+
+def reload_servables() -> list[tuple[str, int]]:
+    """Load the newest versions of servables that were started with ``version_number=0``, if they are newer than the
+    running ones.
+
+    Requests go to a new version once all its workers are ready; the old one then answers what it has and leaves. Copy a
+    new version to a name that is no number and rename it, so that it is complete the moment it appears.
+
+    Returns:
+        list[tuple[str, int]], the names and version numbers that were loaded.
+
+    Raises:
+        RuntimeError: No servable was started, a new version cannot be loaded, or the server was stopped meanwhile. The
+            old version of a servable whose new one cannot be loaded goes on; other servables are reloaded.
+
+    Examples:
+        >>> from mindspore_serving import server
+        >>>
+        >>> server.reload_servables()
+        [('add', 7)]
+    """
+    with _start_lock:
+        return _running_versions("reload_servables").reload(_stop_timeout, settled=False)
+
+
+def watch_versions(interval_seconds: float = 10.0) -> None:
+    """Look for newer versions from time to time, and load them as `reload_servables` does.
+
+    A version is taken when two looks in a row find its files unchanged. One that cannot be loaded is logged, and tried
+    again once its files have changed. The watch ends with the server.
+
+    Args:
+        interval_seconds (float, optional): The time between two looks, in seconds, from 0.1 to 86400; 0 ends the watch.
+            Default: 10.
+
+    Raises:
+        RuntimeError: The parameter is invalid, or no servable was started.
+
+    Examples:
+        >>> from mindspore_serving import server
+        >>>
+        >>> server.watch_versions(interval_seconds=30)
+    """
+    seconds = _checks.check_seconds("interval_seconds", interval_seconds, 0.0, 86_400.0)
+    if 0 < seconds < 0.1:
+        raise RuntimeError(f"Parameter 'interval_seconds' should be 0 or at least 0.1, but {seconds} was given")
+    with _start_lock:
+        versions = _running_versions("watch_versions")
+        running = _get_running()
+        running.end_watch()
+        running.watch = None
+        if seconds > 0:
+            running.watch = VersionWatch(
+                seconds, _start_lock, lambda: versions.reload(_stop_timeout, settled=True), running.check_interrupted
+            )
+            running.watch.start()
 
 
 def start_grpc_server(
@@ -144,15 +266,7 @@ def start_grpc_server(
         >>>
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
-    with StopOnError():
-        _checks.check_str("address", address)
-        if address.startswith("unix:"):
-            _check_unix_address(address)
-        else:
-            _checks.check_ip_address(address)
-        native = _begin_endpoint("grpc", max_msg_mb_size, ssl_config, limits)
-        native.start_grpc(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
-        print(f"Serving gRPC server start success, listening on {address}", flush=True)
+    _start_endpoint("grpc", address, max_msg_mb_size, ssl_config, limits)
 
 
 def start_restful_server(
@@ -181,23 +295,15 @@ def start_restful_server(
         >>>
         >>> server.start_restful_server("0.0.0.0:5900")
     """
-    with StopOnError():
-        _checks.check_str("address", address)
-        if address.startswith("unix:"):
-            raise RuntimeError(
-                f"The address '{address}' is illegal: the RESTful server takes ip:port only, no unix socket"
-            )
-        _checks.check_ip_address(address)
-        native = _begin_endpoint("restful", max_msg_mb_size, ssl_config, limits)
-        native.start_restful(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
-        print(f"Serving RESTful server start success, listening on {address}", flush=True)
+    _start_endpoint("restful", address, max_msg_mb_size, ssl_config, limits)
 
 
 def stop() -> None:
     """Stop the gRPC and RESTful servers and all servables.
 
-    Requests that are being worked on get up to ten seconds to finish. Does nothing when nothing runs. Afterwards
-    everything can be started again.
+    Requests that were accepted are answered, for up to 10 seconds or what `set_stop_timeout` says. A signal meanwhile
+    ends the waiting. Any thread may call it, also while another does: each call returns when the server has stopped.
+    Does nothing when nothing runs. Afterwards everything can be started again.
 
     Examples:
         >>> from mindspore_serving import server
@@ -207,17 +313,41 @@ def stop() -> None:
         >>> ...
         >>> server.stop()
     """
-    global _running
+    global _running, _stopping
     with _lock:
-        running, _running = _running, None
+        if _running is not None:
+            _running, _stopping = None, _running
+        running = _stopping
     if running is None or running.pid != os.getpid():
         return
+    running.end_watch()
     try:
-        running.native.stop(DRAIN_SECONDS)
+        running.native.stop(_stop_timeout)  # waits for another thread that is in it
     finally:
         running.give_signals_back()
-    if running.monitor is not None and running.monitor is not threading.current_thread():
-        running.monitor.join()
+    running.join_threads()
+    with _lock:
+        if _stopping is running:
+            _stopping = None
+
+
+def set_stop_timeout(seconds: float) -> None:
+    """Set how long requests that were accepted may take to be answered when the server stops, by `stop` or a signal, or
+    when a version leaves. It holds for this process, also after `stop`.
+
+    Args:
+        seconds (float): From 0 to 86400; 10 unless set.
+
+    Raises:
+        RuntimeError: The value is invalid.
+
+    Examples:
+        >>> from mindspore_serving import server
+        >>>
+        >>> server.set_stop_timeout(30)
+    """
+    global _stop_timeout
+    _stop_timeout = _checks.check_seconds("seconds", seconds, 0.0, _MAX_STOP_TIMEOUT)
 
 
 def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
@@ -257,16 +387,20 @@ def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
 
 
 class StopOnError:
-    """Whatever a start call raises, the whole server is stopped before the caller sees it. Starts are one at a time."""
+    """Starts are one at a time, and what one raises stops the whole server before the caller sees it, unless the call
+    says otherwise."""
 
-    def __enter__(self) -> None:
+    stop_on_error = True
+
+    def __enter__(self) -> StopOnError:
         _start_lock.acquire()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
+            if error is not None and self.stop_on_error:
                 stop()
         finally:
             _start_lock.release()
@@ -280,25 +414,52 @@ def _get_running() -> _Running:
         return _running
 
 
-def _begin(what: str) -> _Running:
-    running = _get_running()
-    if what in running.started:
-        raise RuntimeError(f"{_STARTS[what]} has been called already and is running: call stop() before starting again")
-    running.started.add(what)
-    return running
+def _servables_run() -> bool:
+    with _lock:
+        return _running is not None and _running.pid == os.getpid() and "servables" in _running.started
 
 
-def _begin_endpoint(what: str, max_msg_mb_size: object, ssl_config: object, limits: object) -> NativeServer:
-    _checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
-    if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
-        raise RuntimeError(
-            f"Parameter 'ssl_config' should be SSLConfig or None, but a {type(ssl_config).__name__} was given"
-        )
-    if limits is not None and not isinstance(limits, ServerLimits):
-        raise RuntimeError(
-            f"Parameter 'limits' should be ServerLimits or None, but a {type(limits).__name__} was given"
-        )
-    return _begin(what).native
+def _running_versions(what: str) -> RunningVersions:
+    if not _servables_run():
+        raise RuntimeError(f"{what} needs a running server: call start_servables first")
+    versions = _get_running().versions
+    if versions is None:
+        raise RuntimeError(f"{what} was ended by a call of stop()")
+    return versions
+
+
+def _start_endpoint(
+    kind: str, address: str, max_msg_mb_size: int, ssl_config: SSLConfig | None, limits: ServerLimits | None
+) -> None:
+    endpoint = _ENDPOINTS[kind]
+    with StopOnError():
+        _checks.check_str("address", address)
+        if not address.startswith("unix:"):
+            _checks.check_ip_address(address)
+        elif endpoint.takes_unix:
+            _check_unix_address(address)
+        else:
+            raise RuntimeError(
+                f"The address '{address}' is illegal: the RESTful server takes ip:port only, no unix socket"
+            )
+        _checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
+        if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
+            raise RuntimeError(
+                f"Parameter 'ssl_config' should be SSLConfig or None, but a {type(ssl_config).__name__} was given"
+            )
+        if limits is not None and not isinstance(limits, ServerLimits):
+            raise RuntimeError(
+                f"Parameter 'limits' should be ServerLimits or None, but a {type(limits).__name__} was given"
+            )
+        running = _get_running()
+        if kind in running.started:
+            raise RuntimeError(
+                f"{endpoint.start} has been called already and is running: call stop() before starting again"
+            )
+        running.started.add(kind)
+        start = getattr(running.native, endpoint.native_start)
+        start(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
+        print(f"Serving {endpoint.title} server start success, listening on {address}", flush=True)
 
 
 def _ssl_arguments(ssl_config: SSLConfig | None) -> tuple[str | None, str | None, str | None, bool]:
@@ -339,23 +500,6 @@ def _worker_silence_seconds() -> float:
     return float(text)
 
 
-def _wait_ready(running: _Running) -> None:
-    while True:
-        failure = running.native.wait_ready(_POLL_SECONDS)
-        if _running is not running:
-            raise RuntimeError("Starting the servables was ended by a call of stop()")
-        number = running.native.stop_requested()
-        if number:
-            raise RuntimeError(
-                f"Starting the servables was interrupted by signal {signal.Signals(number).name}: all workers are "
-                "stopped"
-            )
-        if failure is None:
-            return
-        if failure:
-            raise RuntimeError(failure)
-
-
 def _monitor(running: _Running) -> None:
     """Keeps the script alive; stops the server after a signal or when it cannot go on."""
     global _running, _exit_code
@@ -368,7 +512,8 @@ def _monitor(running: _Running) -> None:
     if not number:
         print(f"MindSpore Serving stops: {reason}", file=sys.stderr, flush=True)
         _exit_code = 1
-    running.native.stop(DRAIN_SECONDS)
+    running.end_watch()
+    running.native.stop(_stop_timeout)
     running.native.restore_signal_handlers()
     with _lock:
         if _running is not running:

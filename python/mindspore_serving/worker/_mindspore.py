@@ -1,10 +1,11 @@
 """MindSpore in a worker process: imported once, set up once, its private parts touched in this file alone."""
 
+import ctypes
 import gc
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,47 @@ def set_device(device_type: str | None, device_id: int) -> str:
         mindspore.set_device(name, *([] if name == "CPU" else [device_id]))
     except Exception as error:
         raise RuntimeError(
-            f"device_type '{device_type}' is inconsistent with current running environment: {shorten(error)}"
+            f"device_type '{device_type}' is inconsistent with current running environment: "
+            f"{shorten(error).rstrip('.')}{_what_is_missing(name)}"
         ) from error
     # One dispatching thread: a second one only fights with the kernels for the cores.
     mindspore.runtime.dispatch_threads_num(1)
     return str(name)
+
+
+def _what_is_missing(device: str) -> str:
+    if device != "Ascend":
+        return ""
+    try:
+        ctypes.CDLL("libascendcl.so")
+    except OSError as error:
+        return (
+            f". Ascend's runtime is not found ({error}): install Ascend's driver and CANN, and run its set_env.sh in "
+            "the shell that starts the server"
+        )
+    return ". Ascend's runtime is there (libascendcl.so): is this MindSpore made for its CANN release?"
+
+
+def set_ascend_options(precision_mode: str | None, graph_engine: Mapping[str, Mapping[str, str]]) -> None:
+    """Set what holds for every graph that this process compiles for Ascend. Once, before the first is compiled.
+
+    Args:
+        precision_mode: How operators of float32 may be run; None leaves it as it is.
+        graph_engine: Options of CANN's graph engine: for "global" and "session", names and values.
+
+    Raises:
+        RuntimeError: MindSpore refuses an option.
+    """
+    mindspore = import_mindspore()
+    try:
+        if precision_mode is not None:
+            mindspore.device_context.ascend.op_precision.precision_mode(precision_mode)
+        if graph_engine:
+            mindspore.set_context(
+                ascend_config={"ge_options": {level: dict(options) for level, options in graph_engine.items()}}
+            )
+    except Exception as error:
+        raise RuntimeError(f"MindSpore refuses an option for Ascend: {shorten(error)}") from error
 
 
 def avoid_slow_convolutions(operators: set[str]) -> None:

@@ -26,7 +26,7 @@ class LoadedModel:
         outputs: Its outputs, tuples flattened.
         batch_size: Rows that a run takes at most; 0: the model has no batch dimension; -1: any number of rows.
         batch_sizes: The batch sizes it is compiled for, ascending; empty unless `batch_size` is above 0.
-        way: "kernel replay", "backend run" or "python executor".
+        way: "kernel replay", "backend run", "python executor" or "acl".
         session_library: The library that runs it; None for the Python executor.
         session_options: What that library's open() takes.
     """
@@ -48,6 +48,31 @@ class LoadedModel:
     def phases(self) -> str:
         """The session library's option of this name."""
         return ";".join(f"{size}:{phase}" for size, phase in sorted(self.compiled.items()))
+
+    def find_batch_size(self, with_batch_dim: bool) -> None:
+        """Set `batch_size` and `batch_input`: what the leading dimensions of its batched inputs have in common.
+
+        Raises:
+            RuntimeError: They have nothing in common, or `without_batch` names an input that there is not.
+        """
+        if any(index >= len(self.inputs) for index in self.without_batch):
+            raise RuntimeError(
+                f"Load model failed, {self.model_file}: without_batch_dim_inputs {list(self.without_batch)} names an "
+                f"input that the model does not have; it has {len(self.inputs)}"
+            )
+        if not with_batch_dim:
+            return
+        batched = [index for index in range(len(self.inputs)) if index not in self.without_batch]
+        sizes = {dims[0] if (dims := self.inputs[index].dims) else 0 for index in batched}
+        if len(sizes) != 1 or 0 in sizes:
+            shapes = ", ".join(f"{info.name}{list(info.dims or ())}" for info in self.inputs)
+            raise RuntimeError(
+                f"Load model failed, {self.model_file}: with_batch_dim is True, but its inputs have no batch size in "
+                f"common ({shapes}), and batch size cannot be 0: name the inputs without batch dimension in "
+                "without_batch_dim_inputs, or set with_batch_dim=False"
+            )
+        self.batch_size = sizes.pop()
+        self.batch_input = batched[0]
 
     def python_run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run once through MindSpore's Python executor.

@@ -37,6 +37,7 @@ def load_model(
     max_buckets: int = 6,
     compile_budget_s: float = 0.25,
     kernel_threads: int = 0,
+    on_device: Callable[[str], None] = lambda device: None,
 ) -> LoadedModel:
     """Load, compile and check a MindIR.
 
@@ -51,6 +52,7 @@ def load_model(
         compile_budget_s: Stop adding batch sizes when compiling has taken this much processor time.
         kernel_threads: Threads among which a kernel may split its work; 0: what is fastest
             here, measured.
+        on_device: Called with the device, as MindSpore spells it, before anything is compiled for it.
 
     Raises:
         RuntimeError: The file cannot be served, for the reason told.
@@ -60,8 +62,9 @@ def load_model(
     signature = source.read_signature()
     _mindspore.avoid_slow_convolutions(signature.operators)
     device = _mindspore.set_device(device_type, device_id)
+    on_device(device)
     model = LoadedModel(str(path), signature.inputs, without_batch=without_batch_dim_inputs)
-    _find_batch_size(model, with_batch_dim)
+    model.find_batch_size(with_batch_dim)
     stateful = any(_STATEFUL.match(name) for name in signature.operators)
     _compile(model, source, 1 if stateful else max_buckets, compile_budget_s)
     choose_way(model, signature, device, stateful, kernel_threads)
@@ -97,28 +100,6 @@ class _Source:
 
     def load(self) -> Any:
         return _mindspore.load_graph_cell(self.path, self.decrypt)
-
-
-def _find_batch_size(model: LoadedModel, with_batch_dim: bool) -> None:
-    without = model.without_batch
-    if any(index >= len(model.inputs) for index in without):
-        raise RuntimeError(
-            f"Load model failed, {model.model_file}: without_batch_dim_inputs {list(without)} names an input that the "
-            f"model does not have; it has {len(model.inputs)}"
-        )
-    if not with_batch_dim:
-        return
-    batched = [index for index in range(len(model.inputs)) if index not in without]
-    sizes = {dims[0] if (dims := model.inputs[index].dims) else 0 for index in batched}
-    if len(sizes) != 1 or 0 in sizes:
-        shapes = ", ".join(f"{info.name}{list(info.dims or ())}" for info in model.inputs)
-        raise RuntimeError(
-            f"Load model failed, {model.model_file}: with_batch_dim is True, but its inputs have no batch size in "
-            f"common ({shapes}), and batch size cannot be 0: name the inputs without batch dimension in "
-            "without_batch_dim_inputs, or set with_batch_dim=False"
-        )
-    model.batch_size = sizes.pop()
-    model.batch_input = batched[0]
 
 
 def _bucket_sizes(batch_size: int, most: int) -> list[int]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindspore_serving.server.register._registry import ModelDeclaration, Registration
+from mindspore_serving.worker.device_options import DeviceOptions, bind_threads
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Worker
+    from mindspore_serving.worker.loaded_model import LoadedModel
     from mindspore_serving.worker.main import StartOrder
-    from mindspore_serving.worker.mindspore_model import LoadedModel
     from mindspore_serving.worker.session_library import TensorInfo
 
 logger = logging.getLogger("mindspore_serving.worker")
@@ -62,7 +63,9 @@ def load_models(worker: Worker, order: StartOrder, registration: Registration) -
         RuntimeError: A model does not load, or does not fit the methods.
     """
     threads = max((model.context.thread_num or 0 for model in registration.models if model.context), default=0)
-    models = [_load_model(worker, order, declaration, threads) for declaration in registration.models]
+    bind_threads(registration.models)
+    options = DeviceOptions()
+    models = [_load_model(worker, order, declaration, options, threads) for declaration in registration.models]
     _check_counts(registration, models)
     return models
 
@@ -72,35 +75,78 @@ def describe_models(models: Iterable[ServableModel]) -> list[dict[str, Any]]:
     return [_describe(loaded) for model in models for loaded in model.subgraphs]
 
 
-def _load_model(worker: Worker, order: StartOrder, model: ModelDeclaration, threads: int) -> ServableModel:
+def _load_model(
+    worker: Worker, order: StartOrder, model: ModelDeclaration, options: DeviceOptions, threads: int
+) -> ServableModel:
     files = _model_files(order, model)
-    if model.model_format != "mindir":
-        raise RuntimeError(
-            f"{_load_failed(order)}this build has no session library for the format '{model.model_format}'; export "
-            "the model as MindIR"
-        )
-    from mindspore_serving.worker.mindspore_model import load_model  # MindSpore only for servables with a model
-
-    for text in _without_effect(model):
-        logger.warning("%s of %s for model '%s' has no effect on this device", text, model.declared_by, model.key)
+    load = _load_om if model.model_format == "om" else _load_mindir
     with _told_with_servable(order):
-        loaded = [
-            load_model(
-                str(file),
-                with_batch_dim=model.with_batch_dim,
-                without_batch_dim_inputs=model.without_batch_dim_inputs,
-                decrypt=None if order.dec_mode is None else partial(worker.decrypt, mode=order.dec_mode),
-                device_type=order.device_type,
-                device_id=order.device_id,
-                kernel_threads=threads,
-            )
-            for file in files
-        ]
-        sessions = [_open_session(worker, one) for one in loaded]
+        loaded, sessions = load(worker, order, model, files, options, threads)
         without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
         largest = max(one.batch_size for one in loaded)
         number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
     return ServableModel(model, number, loaded)
+
+
+def _load_mindir(
+    worker: Worker,
+    order: StartOrder,
+    model: ModelDeclaration,
+    files: Sequence[Path],
+    options: DeviceOptions,
+    threads: int,
+) -> tuple[list[LoadedModel], list[int]]:
+    from mindspore_serving.worker.mindspore_model import load_model  # MindSpore only for servables with a MindIR
+
+    told = False
+
+    def on_device(device: str) -> None:
+        nonlocal told
+        if not told:  # once for all files of the model
+            options.apply(model, device)
+        told = True
+
+    loaded = [
+        load_model(
+            str(file),
+            with_batch_dim=model.with_batch_dim,
+            without_batch_dim_inputs=model.without_batch_dim_inputs,
+            decrypt=None if order.dec_mode is None else partial(worker.decrypt, mode=order.dec_mode),
+            device_type=order.device_type,
+            device_id=order.device_id,
+            kernel_threads=threads,
+            on_device=on_device,
+        )
+        for file in files
+    ]
+    return loaded, [_open_session(worker, one) for one in loaded]
+
+
+def _load_om(
+    worker: Worker,
+    order: StartOrder,
+    model: ModelDeclaration,
+    files: Sequence[Path],
+    options: DeviceOptions,
+    threads: int,
+) -> tuple[list[LoadedModel], list[int]]:
+    from mindspore_serving.worker.om_model import load_om_model
+
+    options.apply(model, "OM")
+    if order.dec_mode is not None:
+        logger.warning("dec_key is not used for the OM model '%s': only MindIR files can be encrypted", model.key)
+    loaded = [
+        load_om_model(
+            worker,
+            str(file),
+            with_batch_dim=model.with_batch_dim,
+            without_batch_dim_inputs=model.without_batch_dim_inputs,
+            device_type=order.device_type,
+            device_id=order.device_id,
+        )
+        for file in files
+    ]
+    return [one for one, _ in loaded], [session for _, session in loaded]
 
 
 def _load_failed(order: StartOrder) -> str:
@@ -117,24 +163,6 @@ def _told_with_servable(order: StartOrder) -> Iterator[None]:
     except RuntimeError as error:
         text = str(error).removeprefix("Load model failed, ")
         raise RuntimeError(_load_failed(order) + text) from error.__cause__
-
-
-def _without_effect(model: ModelDeclaration) -> list[str]:
-    """What was declared that the session library has no use for."""
-    context = model.context
-    if context is None:
-        given = [] if model.options is None else [repr(model.options)]
-    else:
-        given = [repr(info) for info in context.device_infos.values() if info.values]
-        if context.thread_affinity_core_list is not None:
-            given.append(f"thread_affinity_core_list={context.thread_affinity_core_list}")
-        if context.enable_parallel is not None:
-            given.append(f"enable_parallel={context.enable_parallel}")
-        if model.options is not None:
-            given.append(f"{model.options!r}, beside a context,")
-    if model.config_file is not None:
-        given.append(f"config_file '{model.config_file}'")
-    return given
 
 
 def _check_counts(registration: Registration, models: Sequence[ServableModel]) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+import mindspore_serving
+
+LIBRARY_DIR_VARIABLE = "MSSERVING_SESSION_LIBRARY_DIR"
 ABI_VERSION = 1
 MAX_RANK = 8
 ALIGNMENT = 64
@@ -203,6 +206,13 @@ class SessionLibrary:
         if self.table.open(table, len(encoded), ctypes.byref(handle), error, len(error)) != 0:
             raise RuntimeError(error.value.decode(errors="replace"))
         return Session(self, handle)
+
+
+def find_library(file_name: str) -> Path | None:
+    """A session library of this installation, or None if there is none of this name."""
+    folder = os.environ.get(LIBRARY_DIR_VARIABLE)
+    folders = [Path(folder)] if folder else [Path(part, "lib") for part in mindspore_serving.__path__]
+    return next((path for part in folders if (path := part / file_name).is_file()), None)
 
 
 def built_for_mindspore(path: Path) -> str:

@@ -5,7 +5,6 @@ runs without Python; *python executor* is MindSpore's own, for what the library 
 """
 
 import logging
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import mindspore_serving
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
 from mindspore_serving.worker.kernel_pool import choose_kernel_threads
@@ -25,20 +23,18 @@ from mindspore_serving.worker.session_library import (
     SessionLibrary,
     TensorInfo,
     built_for_mindspore,
+    find_library,
 )
 
 logger = logging.getLogger("mindspore_serving.worker")
 
 LIBRARY_NAME = "libmsserving_session_mindspore.so"
-LIBRARY_DIR_VARIABLE = "MSSERVING_SESSION_LIBRARY_DIR"
 BUILD_COMMAND = "python -m mindspore_serving.build_session"
 
 
 def find_session_library() -> Path | None:
     """The mindspore session library's file, or None if there is none."""
-    folder = os.environ.get(LIBRARY_DIR_VARIABLE)
-    folders = [Path(folder)] if folder else [Path(part, "lib") for part in mindspore_serving.__path__]
-    return next((path for part in folders if (path := part / LIBRARY_NAME).is_file()), None)
+    return find_library(LIBRARY_NAME)
 
 
 @cache
@@ -79,7 +75,7 @@ def choose_way(model: LoadedModel, signature: MindIR, device: str, stateful: boo
     if library is not None and trial is not None:
         for way in ("auto", "run") if device == "CPU" else ("run",):
             options = {"way": way, **_version_option()}
-            if kernel_threads > 0:
+            if kernel_threads > 0 and device == "CPU":
                 options["kernel_threads"] = str(kernel_threads)
             problem = _try_session(model, library[1], options, trial, state)
             if not problem:

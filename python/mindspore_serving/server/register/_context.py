@@ -99,9 +99,9 @@ class Context:
             1 or more. The models of a worker share these threads, so the largest number given counts for all of them.
             Default: what is fastest, measured when a model is loaded.
         thread_affinity_core_list (Union[list[int], tuple[int]], optional): The processor cores of those threads.
-            Checked, but without effect for MindIR models.
-        enable_parallel (bool, optional): Whether operators may run in parallel. Checked, but without effect for
-            MindIR models.
+            The worker's own threads are bound to them, too; for several models, to those of all together.
+        enable_parallel (bool, optional): Whether operators may run in parallel. Checked, but without effect: operators
+            run one after the other.
 
     Raises:
         RuntimeError: An option is unknown, or its type or value is invalid.
