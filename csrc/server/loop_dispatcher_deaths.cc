@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/log.h"
+#include "base/log_event.h"
 #include "server/loop_dispatcher_state.h"
 
 namespace msserving {
@@ -68,8 +68,7 @@ void LoopDispatcher::Accuse(Pending* pending, uint32_t instance, uint64_t worker
   const uint32_t before = suspicion.deaths;
   suspicion.deaths = limits_->suspects.AddDeath(scope, views_, suspicion.fingerprint, worker);
   if (limits_->suspects.Refused(suspicion.deaths) && suspicion.deaths != before) {
-    MSSERVING_LOG(kError, "inputs on which worker processes died are refused from now on, for some minutes; method="
-                              << scope << " deaths=" << suspicion.deaths);
+    LogEvent(LogLevel::kError, "inputs_refused").With("method", scope).With("deaths", suspicion.deaths);
   }
 }
 
