@@ -18,7 +18,8 @@ Instances = list[messages.Instance]
 Data = tuple[Instances, Instances]  # what is sent, what must come back
 
 
-def _sum_instances(count: int, dtype: type = np.float32, shape: tuple[int, ...] = (2, 2)) -> Data:
+def sum_instances(count: int, dtype: type = np.float32, shape: tuple[int, ...] = (2, 2)) -> Data:
+    """Instances of two tensors to add, and their sums."""
     random = np.random.default_rng(1)
     inputs = [{name: random.integers(0, 100, shape).astype(dtype) for name in ("x1", "x2")} for _ in range(count)]
     return inputs, [{"y": (one["x1"] + one["x2"]).astype(np.float32)} for one in inputs]
@@ -50,8 +51,8 @@ def _total_json(target: Target) -> Load:
 
 
 def cases() -> list[LoadCase]:
-    one, one_int, sixteen = _sum_instances(1), _sum_instances(1, np.int32), _sum_instances(16)
-    big = _sum_instances(1, shape=BIG_SHAPE)
+    one, one_int, sixteen = sum_instances(1), sum_instances(1, np.int32), sum_instances(16)
+    big = sum_instances(1, shape=BIG_SHAPE)
 
     def grpc(servable: str, shape: Shape, data: Data = one, method: str = "predict"):
         return _grpc(servable, method, shape, data)

@@ -18,6 +18,7 @@ const ErrorTraits& TraitsOf(ErrorKind kind) {
       {"overloaded", 1, 8, 429, false},
       {"invalid_input", 2, 3, 400, true},
       {"stage_failed", 2, 2, 500, true},
+      {"call_failed", 3, 2, 500, true},
       {"internal", 3, 13, 500, true},
       {"worker_unavailable", 4, 14, 503, true},
       {"servable_unavailable", 5, 14, 404, true},

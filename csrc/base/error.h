@@ -13,6 +13,7 @@ enum class ErrorKind : uint8_t {
   kOverloaded,           // a queue or memory limit is reached; try again later
   kInvalidInput,         // the request's tensors or JSON do not fit the method
   kStageFailed,          // a user's Python function or the model failed on this instance
+  kCallFailed,           // the same in a stage of add_stage, whose failures are called "Call ... Failed"
   kInternal,             // a defect or an exhausted resource of this server
   kWorkerUnavailable,    // the worker died and the request could not be given to another
   kServableUnavailable,  // servable, version or method unknown, or has no worker now

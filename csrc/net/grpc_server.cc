@@ -176,6 +176,25 @@ void GrpcCall::Fail(GrpcStatus status, std::string_view message) {
   stream->connection->Fail(stream, status, message);
 }
 
+std::string_view GrpcStream::path() const { return static_cast<const Http2Streaming*>(this)->stream->path_view(); }
+
+bool GrpcStream::Send(std::span<const uint8_t> message) {
+  Http2Stream* stream = static_cast<Http2Streaming*>(this)->stream;
+  return stream->connection->SendMessage(stream, message);
+}
+
+size_t GrpcStream::unsent_bytes() const {
+  const auto* streaming = static_cast<const Http2Streaming*>(this);
+  return streaming->unsent.size() - streaming->sent;
+}
+
+void GrpcStream::Finish(GrpcStatus status, std::string_view message) {
+  Http2Stream* stream = static_cast<Http2Streaming*>(this)->stream;
+  stream->connection->FinishStream(stream, status, message);
+}
+
+EventLoop& GrpcStream::loop() { return static_cast<Http2Streaming*>(this)->stream->connection->loop(); }
+
 EventLoop& GrpcCall::loop() { return static_cast<Http2Stream*>(this)->connection->loop(); }
 
 struct GrpcServer::Impl {

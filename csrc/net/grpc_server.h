@@ -1,4 +1,5 @@
-// Unary gRPC on HTTP/2: what nghttp2 leaves to us. One GrpcServer per event loop and listening socket.
+// gRPC on HTTP/2: what nghttp2 leaves to us. One GrpcServer per event loop and listening socket. Unary calls are the
+// fast way; calls with a stream of messages are for what is small and seldom (health, reflection).
 #pragma once
 
 #include <atomic>
@@ -58,11 +59,54 @@ class GrpcCall {
   int64_t deadline_ns_ = kNoDeadline;
 };
 
+// One call of a streaming method, from its headers to Finish() or OnCancelled(). All on the loop's thread.
+class GrpcStream {
+ public:
+  // A client that leaves more than this unread is not worth waiting for.
+  static constexpr size_t kMaxUnsentBytes = 1 << 20;
+  // Of one received message, decompressed; more ends the call with RESOURCE_EXHAUSTED.
+  static constexpr size_t kMaxMessageBytes = 64 << 10;
+
+  std::string_view path() const;
+  // Copies and sends one message. False: more than kMaxUnsentBytes would wait; the call should be finished.
+  bool Send(std::span<const uint8_t> message);
+  // What is sent and has not left yet.
+  size_t unsent_bytes() const;
+  // Ends the call, after what was sent. Not from OnCancelled(). The stream is gone for the service with this.
+  void Finish(GrpcStatus status, std::string_view message);
+
+  EventLoop& loop();
+  void* context = nullptr;  // the service's own
+
+ protected:
+  friend class Http2Connection;
+  GrpcStream() = default;
+  ~GrpcStream() = default;
+};
+
+// As GrpcService: only std::bad_alloc may be thrown. Send() and Finish() may be called from inside.
+class GrpcStreamService {
+ public:
+  // The client's next message, valid during this call.
+  virtual void OnMessage(GrpcStream* stream, std::span<const uint8_t> message) = 0;
+  // The client sends no more.
+  virtual void OnMessagesEnd(GrpcStream* stream) = 0;
+  // The server drains: Finish() soon, or the drain's time-out passes.
+  virtual void OnDrain(GrpcStream* stream) = 0;
+  // Cancelled by the peer, deadline passed or connection gone. The stream ends with this.
+  virtual void OnCancelled(GrpcStream* stream) = 0;
+
+ protected:
+  ~GrpcStreamService() = default;
+};
+
 // Only std::bad_alloc may be thrown from these; it ends the connection.
 class GrpcService {
  public:
   // False: no such path; the server answers UNIMPLEMENTED before it takes any message bytes.
   virtual bool HasMethod(std::string_view path) const = 0;
+  // Who takes the calls of a streaming method; null: the method is unary. Asked once a call, after HasMethod().
+  virtual GrpcStreamService* Streaming(std::string_view) { return nullptr; }
   virtual void OnCall(GrpcCall* call) = 0;
   // Cancelled by the peer, deadline passed or connection gone; the server answers what is to be answered. The call
   // ends with this.
@@ -93,7 +137,7 @@ struct GrpcServerOptions {
 };
 
 // All methods on the loop's thread; the loop must outlive it, and neither is destroyed from inside a service's method.
-// A request is a POST of application/grpc with one message, plain, gzip or deflate; a missing "te" is forgiven. A
+// A request is a POST of application/grpc, messages are plain, gzip or deflate; a missing "te" is forgiven. A unary
 // reply is gzip if its request was and the client accepts it. Peers that flood (pings, settings, empty frames, resets)
 // get GOAWAY with ENHANCE_YOUR_CALM.
 class GrpcServer {

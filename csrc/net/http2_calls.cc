@@ -34,6 +34,7 @@ void Http2Stream::Reset() {
   deadline_timer = 0;
   deadline_ns_ = kNoDeadline;
   context = nullptr;
+  streaming.reset();
   path_.clear();
 }
 
@@ -71,7 +72,7 @@ void Http2Connection::StreamClosed(Http2Stream* stream) {
   const bool running = stream->state == Http2Stream::State::kRunning;
   LeaveService(stream);
   if (running) {
-    shared_.service.OnCancelled(stream);
+    Cancelled(stream);
   }
   Release(stream);
 }
@@ -131,7 +132,18 @@ void Http2Connection::HeadersComplete(Http2Stream* stream) {
     Fail(stream, GrpcStatus::kInternal, "the grpc-timeout header is not a timeout");
   } else if (!shared_.service.HasMethod(stream->path_view())) {
     Fail(stream, GrpcStatus::kUnimplemented, "unknown method " + std::string(stream->path_view().substr(0, 256)));
-  } else if (stream->timeout_ns != kNoDeadline) {
+  } else {
+    SetDeadline(stream);
+    if (stream->state == Http2Stream::State::kReceiving) {
+      if (GrpcStreamService* service = shared_.service.Streaming(stream->path_view()); service != nullptr) {
+        StartStream(stream, service);
+      }
+    }
+  }
+}
+
+void Http2Connection::SetDeadline(Http2Stream* stream) {
+  if (stream->timeout_ns != kNoDeadline) {
     const int64_t now_ns = loop().now_ns();
     stream->set_deadline(stream->timeout_ns > kNoDeadline - now_ns ? kNoDeadline : now_ns + stream->timeout_ns);
     if (stream->timeout_ns == 0) {
@@ -147,6 +159,9 @@ void Http2Connection::HeadersComplete(Http2Stream* stream) {
 
 void Http2Connection::BeginMessage(Http2Stream* stream) {
   const uint8_t* prefix = stream->prefix;
+  const size_t limit = stream->streaming == nullptr
+                           ? shared_.options.max_receive_bytes
+                           : std::min(shared_.options.max_receive_bytes, GrpcStream::kMaxMessageBytes);
   stream->compressed = prefix[0] == 1;
   stream->message_size = uint32_t{prefix[1]} << 24 | uint32_t{prefix[2]} << 16 | uint32_t{prefix[3]} << 8 | prefix[4];
   if (prefix[0] > 1) {
@@ -155,15 +170,18 @@ void Http2Connection::BeginMessage(Http2Stream* stream) {
     Fail(stream, GrpcStatus::kUnimplemented, "the message's grpc-encoding is not supported");
   } else if (stream->compressed && stream->encoding == Encoding::kIdentity) {
     Fail(stream, GrpcStatus::kInternal, "the message is marked as compressed, but there is no grpc-encoding");
-  } else if (stream->message_size > shared_.options.max_receive_bytes) {
-    Fail(stream, GrpcStatus::kResourceExhausted,
-         TooLarge("Received", stream->message_size, shared_.options.max_receive_bytes));
+  } else if (stream->message_size > limit) {
+    Fail(stream, GrpcStatus::kResourceExhausted, TooLarge("Received", stream->message_size, limit));
   } else {
     stream->message() = loop().buffers().Acquire(std::min<size_t>(stream->message_size, kFirstReserve));
   }
 }
 
 void Http2Connection::Data(Http2Stream* stream, std::span<const uint8_t> bytes) {
+  if (stream->streaming != nullptr) {
+    StreamData(stream, bytes);
+    return;
+  }
   while (!bytes.empty() && stream->state == Http2Stream::State::kReceiving) {
     if (stream->prefix_size < sizeof(stream->prefix)) {
       stream->prefix[stream->prefix_size++] = bytes.front();
@@ -193,6 +211,10 @@ void Http2Connection::Data(Http2Stream* stream, std::span<const uint8_t> bytes) 
 
 void Http2Connection::RemoteEnded(Http2Stream* stream) {
   stream->remote_ended = true;
+  if (stream->streaming != nullptr) {
+    StreamEnded(stream);
+    return;
+  }
   if (stream->state != Http2Stream::State::kReceiving) {
     return;
   }
@@ -200,15 +222,15 @@ void Http2Connection::RemoteEnded(Http2Stream* stream) {
     Fail(stream, GrpcStatus::kUnimplemented, "no message in a unary call");
   } else if (stream->prefix_size < sizeof(stream->prefix) || stream->message().size() < stream->message_size) {
     Fail(stream, GrpcStatus::kInternal, "the message is cut short");
-  } else if (!stream->compressed || Decompress(stream)) {
+  } else if (!stream->compressed || Decompress(stream, shared_.options.max_receive_bytes)) {
     StartCall(stream);
   }
 }
 
-bool Http2Connection::Decompress(Http2Stream* stream) {
+bool Http2Connection::Decompress(Http2Stream* stream, size_t max_bytes) {
   const uint64_t used = shared_.memory.used();
   const uint64_t memory_left = shared_.memory.limit() - std::min(shared_.memory.limit(), used);
-  const size_t limit = std::min<uint64_t>(shared_.options.max_receive_bytes, memory_left);
+  const size_t limit = std::min<uint64_t>(max_bytes, memory_left);
   Buffer plain = loop().buffers().Acquire(std::min(stream->message().size() * 4, limit));
   switch (shared_.compression.Inflate(stream->encoding, stream->message().bytes(), limit, &plain)) {
     case Compression::Result::kOk: break;
@@ -217,9 +239,7 @@ bool Http2Connection::Decompress(Http2Stream* stream) {
       return false;
     case Compression::Result::kTooLarge:
       Fail(stream, GrpcStatus::kResourceExhausted,
-           limit < shared_.options.max_receive_bytes
-               ? shared_.memory.Refusal(plain.size())
-               : TooLarge("Received", plain.size(), shared_.options.max_receive_bytes));
+           limit < max_bytes ? shared_.memory.Refusal(plain.size()) : TooLarge("Received", plain.size(), max_bytes));
       return false;
   }
   ReleaseMessage(stream);
@@ -251,8 +271,16 @@ void Http2Connection::LeaveService(Http2Stream* stream) {
   stream->state = Http2Stream::State::kAnswered;
 }
 
+void Http2Connection::Cancelled(Http2Stream* stream) {
+  if (stream->streaming != nullptr) {
+    stream->streaming->service->OnCancelled(stream->streaming.get());
+  } else {
+    shared_.service.OnCancelled(stream);
+  }
+}
+
 void Http2Connection::DeadlinePassed(Http2Stream* stream) {
-  if (stream->state == Http2Stream::State::kRunning) {
+  if (stream->state == Http2Stream::State::kRunning && stream->streaming == nullptr) {
     shared_.service.OnCancelled(stream);
   }
   Fail(stream, GrpcStatus::kDeadlineExceeded, "Deadline Exceeded");
@@ -311,6 +339,16 @@ bool Http2Connection::CompressReply(Http2Stream*, OutgoingBody* message) {
 }
 
 void Http2Connection::Fail(Http2Stream* stream, GrpcStatus status, std::string_view message) {
+  if (stream->streaming != nullptr) {
+    if (stream->state == Http2Stream::State::kRunning) {  // the service has not asked for it
+      LeaveService(stream);
+      Cancelled(stream);
+    }
+    if (stream->streaming->headers_submitted) {
+      FinishStream(stream, status, message);
+      return;
+    }
+  }
   LeaveService(stream);
   ReleaseMessage(stream);
   stream->began_ns = loop().now_ns();

@@ -44,7 +44,7 @@ Http2Connection::~Http2Connection() {
     const bool running = stream->state == Http2Stream::State::kRunning;
     LeaveService(stream);
     if (running) {
-      shared_.service.OnCancelled(stream);
+      Cancelled(stream);
     }
     Release(stream);
   }
@@ -132,6 +132,11 @@ void Http2Connection::Drain() {
     SendFinalGoaway();
   });
   ScheduleOutput();
+  for (Http2Stream* stream = first_; stream != nullptr; stream = stream->next) {
+    if (stream->streaming != nullptr && stream->state == Http2Stream::State::kRunning) {
+      stream->streaming->service->OnDrain(stream->streaming.get());
+    }
+  }
 }
 
 void Http2Connection::SendFinalGoaway() {
@@ -269,6 +274,8 @@ void Http2Connection::Check() {
   for (Http2Stream* stream = first_; stream != nullptr; stream = stream->next) {
     if (stream->state == Http2Stream::State::kReceiving && passed(options.incomplete_timeout_ns, stream->began_ns)) {
       Fail(stream, GrpcStatus::kDeadlineExceeded, "the request was not complete in time");
+    } else if (stream->streaming != nullptr) {
+      CheckStream(stream);
     } else if (stream->state == Http2Stream::State::kAnswered && output().empty() &&
                passed(options.slow_reader_timeout_ns, stream->began_ns)) {
       nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);

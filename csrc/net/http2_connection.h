@@ -37,6 +37,21 @@ class TokenBucket {
   int64_t last_ns_;
 };
 
+struct Http2Stream;
+
+// What a call of a streaming method has besides: see http2_streaming.cc.
+struct Http2Streaming final : GrpcStream {
+  Http2Stream* stream = nullptr;
+  GrpcStreamService* service = nullptr;
+  Buffer unsent;  // framed messages, from sent on
+  size_t sent = 0;
+  bool headers_submitted = false;
+  bool finished = false;  // with:
+  GrpcStatus status = GrpcStatus::kOk;
+  std::string status_message;
+  int64_t progress_ns = 0;  // of what is unsent
+};
+
 // A gRPC call from its first header to the last byte of its reply. Used again and again.
 struct Http2Stream final : GrpcCall {
   enum class State : uint8_t {
@@ -78,7 +93,9 @@ struct Http2Stream final : GrpcCall {
   OutgoingBody reply;
   BodyReader reader;
 
-  int64_t began_ns = 0;  // of the present phase: receiving or sending
+  std::unique_ptr<Http2Streaming> streaming;  // null: a unary call
+
+  int64_t began_ns = 0;  // of the present phase: receiving or sending; of a stream, of the message being received
   TimerId deadline_timer = 0;
 
   Buffer& message() { return message_; }
@@ -125,6 +142,10 @@ class Http2Connection final : public Connection {
   void Reply(Http2Stream* stream, OutgoingBody message);
   void Fail(Http2Stream* stream, GrpcStatus status, std::string_view message);
 
+  // GrpcStream's.
+  bool SendMessage(Http2Stream* stream, std::span<const uint8_t> message);
+  void FinishStream(Http2Stream* stream, GrpcStatus status, std::string_view message);
+
   // The server's list.
   size_t index = 0;
 
@@ -140,6 +161,7 @@ class Http2Connection final : public Connection {
   int BeginHeaders(int32_t id);
   void Header(Http2Stream* stream, std::string_view name, std::string_view value);
   void HeadersComplete(Http2Stream* stream);
+  void SetDeadline(Http2Stream* stream);
   void Data(Http2Stream* stream, std::span<const uint8_t> bytes);
   void RemoteEnded(Http2Stream* stream);
   void FrameReceived(const nghttp2_frame& frame);
@@ -149,8 +171,15 @@ class Http2Connection final : public Connection {
   int SendData(Http2Stream* stream, const uint8_t* frame_header, size_t size);
 
   void BeginMessage(Http2Stream* stream);
-  bool Decompress(Http2Stream* stream);
+  bool Decompress(Http2Stream* stream, size_t max_bytes);
   void StartCall(Http2Stream* stream);
+  void Cancelled(Http2Stream* stream);
+  void StartStream(Http2Stream* stream, GrpcStreamService* service);
+  void StreamEnded(Http2Stream* stream);
+  void StreamData(Http2Stream* stream, std::span<const uint8_t> bytes);
+  void DeliverMessage(Http2Stream* stream);
+  bool SubmitStreamHeaders(Http2Stream* stream);
+  ssize_t ReadStream(Http2Stream* stream, uint8_t* to, size_t limit, uint32_t* flags);
   void DeadlinePassed(Http2Stream* stream);
   void LeaveService(Http2Stream* stream);
   void ReleaseMessage(Http2Stream* stream);
@@ -159,6 +188,7 @@ class Http2Connection final : public Connection {
   void Release(Http2Stream* stream);
   void TooManyFrames(const char* what);
   void SendFinalGoaway();
+  void CheckStream(Http2Stream* stream);
   void ScheduleCheck();
   void Check();
 

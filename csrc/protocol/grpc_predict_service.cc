@@ -5,7 +5,6 @@
 
 #include "net/event_loop.h"
 #include "protocol/reply_summary.h"
-#include "protocol/wire.h"
 
 namespace msserving {
 namespace {
@@ -120,14 +119,22 @@ GrpcPredictService::GrpcPredictService(Dispatcher* dispatcher, HealthSource* hea
 GrpcPredictService::~GrpcPredictService() = default;
 
 bool GrpcPredictService::HasMethod(std::string_view path) const {
-  return path == kPredictPath || path == kHealthCheckPath;
+  return path == kPredictPath || path == HealthService::kCheckPath || path == HealthService::kWatchPath ||
+         path == ReflectionService::kPathV1 || path == ReflectionService::kPathV1Alpha;
+}
+
+GrpcStreamService* GrpcPredictService::Streaming(std::string_view path) {
+  if (path == kPredictPath || path == HealthService::kCheckPath) {
+    return nullptr;
+  }
+  return path == HealthService::kWatchPath ? static_cast<GrpcStreamService*>(&health_) : &reflection_;
 }
 
 void GrpcPredictService::OnCall(GrpcCall* call) {
   if (call->path() == kPredictPath) {
     Predict(call);
   } else {
-    CheckHealth(call);
+    health_.Check(call);
   }
 }
 
@@ -174,38 +181,6 @@ void GrpcPredictService::Predict(GrpcCall* call) {
   if (instances_.tensors.capacity() > kKeptTensors) {
     std::vector<TensorView>().swap(instances_.tensors);
   }
-}
-
-// grpc.health.v1: HealthCheckRequest has service 1: string, HealthCheckResponse has status 1: enum.
-void GrpcPredictService::CheckHealth(GrpcCall* call) {
-  constexpr uint64_t kServing = 1;
-  constexpr uint64_t kNotServing = 2;
-  std::string_view service;
-  for (wire::Reader reader(call->message()); !reader.done();) {
-    uint32_t tag;
-    std::span<const uint8_t> bytes;
-    bool good = reader.ReadTag(&tag);
-    if (good && tag == wire::Tag(1, wire::Type::kBytes)) {
-      good = reader.ReadBytes(&bytes);
-      service = wire::AsText(bytes);
-    } else {
-      good = good && reader.Skip(tag);
-    }
-    if (!good) {
-      call->Fail(GrpcStatus::kInvalidArgument, "The request is not a well-formed HealthCheckRequest message");
-      return;
-    }
-  }
-  if (!service.empty() && service != "mindspore.serving.proto.MSService") {
-    call->Fail(GrpcStatus::kNotFound, "Unknown service; known are \"\" and \"mindspore.serving.proto.MSService\"");
-    return;
-  }
-  uint8_t encoded[2];
-  wire::WriteNumber(encoded, 1, health_->ready() ? kServing : kNotServing);
-  OutgoingBody body;
-  body.encoded = call->loop().buffers().Acquire(sizeof(encoded));
-  body.encoded.Append(encoded, sizeof(encoded));
-  call->Reply(std::move(body));
 }
 
 }  // namespace msserving

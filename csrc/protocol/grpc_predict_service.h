@@ -1,4 +1,4 @@
-// The gRPC service that clients call: MSService/Predict over a Dispatcher, and grpc.health.v1.Health/Check.
+// What gRPC clients call: MSService/Predict over a Dispatcher; health and reflection have services of their own.
 #pragma once
 
 #include <memory>
@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "net/grpc_server.h"
+#include "protocol/health_service.h"
 #include "protocol/predict_codec.h"
+#include "protocol/reflection_service.h"
 #include "protocol/signature_store.h"
 #include "servable/dispatcher.h"
 #include "servable/health.h"
@@ -19,13 +21,13 @@ namespace msserving {
 class GrpcPredictService final : public GrpcService {
  public:
   static constexpr std::string_view kPredictPath = "/mindspore.serving.proto.MSService/Predict";
-  static constexpr std::string_view kHealthCheckPath = "/grpc.health.v1.Health/Check";
 
   GrpcPredictService(Dispatcher* dispatcher, HealthSource* health);
   ~GrpcPredictService();
   GrpcPredictService(const GrpcPredictService&) = delete;
 
   bool HasMethod(std::string_view path) const override;
+  GrpcStreamService* Streaming(std::string_view path) override;
   void OnCall(GrpcCall* call) override;
   void OnCancelled(GrpcCall* call) override;
 
@@ -36,11 +38,11 @@ class GrpcPredictService final : public GrpcService {
   class PredictCall;
 
   void Predict(GrpcCall* call);
-  void CheckHealth(GrpcCall* call);
   PredictCall* AcquireContext();
 
   Dispatcher* dispatcher_;
-  HealthSource* health_;
+  HealthService health_;
+  ReflectionService reflection_;
   SignatureStore signatures_;
   // Used inside one OnCall() at a time.
   RequestEnvelope envelope_;

@@ -191,12 +191,13 @@ void EncodeJsonReply(const MethodSignature& signature, std::span<const InstanceR
   const SortedOutputs outputs(signature.outputs);
   AppendText("{\"instances\":[", out);
   bool first_instance = true;
-  for (const InstanceResult& result : results) {
+  for (size_t number = 0; number < results.size(); ++number) {
+    const InstanceResult& result = results[number];
     if (!std::exchange(first_instance, false)) {
       AppendText(",", out);
     }
     if (result.error != ErrorKind::kOk) {
-      WriteErrorObject(result.message, out);
+      WriteErrorObject(InstanceMessage(results, number), out);
       continue;
     }
     bool first = true;

@@ -329,7 +329,7 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
       total -= view.bytes >= kSliceBytes ? view.bytes : 0;
     }
     if (summary.any_failed) {
-      const size_t message = result.message.size() > kMaxMessage ? kMaxMessage + 3 : result.message.size();
+      const size_t message = MaxInstanceMessage(result);
       total += result.error == ErrorKind::kOk ? wire::FieldSize(0)
                                               : wire::FieldSize(SizeOfError(TraitsOf(result.error).wire_code, message));
     }
@@ -343,13 +343,13 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
     }
   }
   if (summary.any_failed) {
-    for (const InstanceResult& result : results) {
-      if (result.error == ErrorKind::kOk) {
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (results[i].error == ErrorKind::kOk) {
         writer.Error(0, {}, 0);
         continue;
       }
-      const int code = TraitsOf(result.error).wire_code;
-      const std::string message = Shorten(result.message);
+      const int code = TraitsOf(results[i].error).wire_code;
+      const std::string message = InstanceMessage(results, i);
       writer.Error(code, message, SizeOfError(code, message.size()));
     }
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -20,5 +21,11 @@ struct ReplySummary {
 // "Same code" compares what a client sees (ErrorTraits::wire_code), not our finer ErrorKind. No results: nothing
 // failed. Any thread.
 ReplySummary Summarise(std::span<const InstanceResult> results);
+
+// What a client is told of results[index], a failed one among several: shortened, and with the instance's number if it
+// failed in a stage of add_stage. (Not part of the text before, or no two failures would be alike.)
+std::string InstanceMessage(std::span<const InstanceResult> results, size_t index);
+// At least as long as InstanceMessage() of this result.
+size_t MaxInstanceMessage(const InstanceResult& result);
 
 }  // namespace msserving

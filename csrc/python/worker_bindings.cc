@@ -87,9 +87,11 @@ Stage StageFrom(const py::dict& dict) {
   stage.target = dict["target"].cast<uint32_t>();
   stage.subgraph = dict.contains("subgraph") ? dict["subgraph"].cast<uint32_t>() : 0;
   stage.at_once = dict.contains("at_once") ? dict["at_once"].cast<uint32_t>() : 0;
+  stage.concurrency = dict.contains("concurrency") ? dict["concurrency"].cast<uint32_t>() : 1;
   stage.inputs = RefsFrom(dict["inputs"]);
   stage.outputs = dict["outputs"].cast<uint32_t>();
   stage.batch_size = dict.contains("batch_size") ? dict["batch_size"].cast<uint32_t>() : 0;
+  stage.stacked = dict.contains("stacked") && dict["stacked"].cast<bool>();
   stage.tag = dict.contains("tag") && !dict["tag"].is_none() ? dict["tag"].cast<std::string>() : "";
   stage.failure = dict.contains("failure") ? dict["failure"].cast<std::string>() : "";
   return stage;
@@ -192,13 +194,13 @@ class Worker {
   }
 
   uint32_t AddModel(const std::vector<size_t>& sessions, bool with_batch_dim,
-                    const std::vector<uint32_t>& without_batch_dim_inputs, uint32_t batch_size) {
+                    const std::vector<uint32_t>& without_batch_dim_inputs, uint32_t batch_size, int64_t max_wait_us) {
     std::vector<std::shared_ptr<Session>> chosen;
     for (const size_t session : sessions) {
       chosen.push_back(SessionAt(session));
     }
     std::unique_ptr<Model> model;
-    Check(Model::Create(chosen, {with_batch_dim, without_batch_dim_inputs, batch_size}, &model));
+    Check(Model::Create(chosen, {with_batch_dim, without_batch_dim_inputs, batch_size, max_wait_us}, &model));
     return Ready().AddModel(std::move(model));
   }
 
@@ -321,6 +323,7 @@ class Worker {
     dict["wakeups"] = stats.wakeups;
     dict["doorbells"] = stats.doorbells;
     dict["live_instances"] = stats.live_instances;
+    dict["python_calls"] = stats.python_calls;
     dict["calls"] = stats.calls;
     dict["call_instances"] = stats.call_instances;
     dict["stages"] = stages;
@@ -375,8 +378,8 @@ void BindWorker(py::module_& m) {
            "A session run by a callable: a list of read-only arrays in, a list of arrays out.")
       .def("session_info", &Worker::InfoOf, py::arg("session"))
       .def("add_model", &Worker::AddModel, py::arg("sessions"), py::arg("with_batch_dim"),
-           py::arg("without_batch_dim_inputs"), py::arg("batch_size"),
-           "batch_size 0: the largest the model was compiled for.")
+           py::arg("without_batch_dim_inputs"), py::arg("batch_size"), py::arg("max_wait_us") = 0,
+           "batch_size 0: the largest the model was compiled for. max_wait_us: how long a batch may wait to be filled.")
       .def("add_method", &Worker::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
            py::arg("returns"), py::arg("internal") = false, py::arg("timeout_s") = 0.0,
            "Returns its number. internal: only call_method() runs it; add these after the others. timeout_s: what one "

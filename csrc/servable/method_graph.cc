@@ -6,6 +6,7 @@ namespace msserving {
 namespace {
 
 constexpr size_t kMaxStages = 1000;
+constexpr uint32_t kMaxConcurrency = 64;
 constexpr size_t kMaxValues = 4096;
 
 class Checker {
@@ -86,6 +87,13 @@ class Checker {
       if (Status status = CheckRef(name, ref); !status.ok()) {
         return status;
       }
+    }
+    if (stage.concurrency == 0 || stage.concurrency > kMaxConcurrency) {
+      return Wrong(name + " can run 1 to " + std::to_string(kMaxConcurrency) + " times at once, not " +
+                   std::to_string(stage.concurrency));
+    }
+    if (stage.stacked && (stage.kind != StageKind::kPython || stage.batch_size == 0)) {
+      return Wrong(name + " takes stacked arrays, so it must be a Python stage with a batch size");
     }
     if (stage.kind == StageKind::kBuiltin) {
       if (stage.target != static_cast<uint32_t>(Builtin::kArgmax)) {

@@ -32,11 +32,17 @@ struct Stage {
   std::vector<ValueRef> inputs;
   uint32_t outputs = 1;
   uint32_t at_once = 0;  // Python stages: at most so many instances are handed over together; 0: as the worker likes
+  uint32_t concurrency = 1;  // Python stages: so many batches of it may run at once, each on a thread of its own
   // Python stages: 0: the function is called per instance (the runner still gets a whole batch at once). n > 0: the
   // function is given at most n instances a call.
   uint32_t batch_size = 0;
-  std::string tag;      // what a failure is called: "Preprocess" gives "Preprocess Failed"
-  std::string failure;  // what a failure's text begins with, whole; empty: made of the tag
+  // Python stages with a batch_size: the function is given one array for each input, whose first dimension counts the
+  // instances, and returns such arrays.
+  bool stacked = false;
+  std::string tag;  // what a failure is called: "Preprocess" gives "Preprocess Failed"
+  // What a failure's text begins with, whole, and then failures are of the kind kCallFailed; empty: made of the tag,
+  // and they are of the kind kStageFailed.
+  std::string failure;
 };
 
 struct MethodGraph {

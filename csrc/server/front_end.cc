@@ -25,6 +25,10 @@ struct FrontEnd::LoopThread final : HealthSource {
 
   bool live() override { return true; }
   bool ready() override { return readiness->ready.load() && !readiness->draining.load(); }
+  ServableHealth servable(std::string_view name, uint64_t version) override {
+    const ServableHealth health = dispatcher->Health(name, version);
+    return health == ServableHealth::kServing && readiness->draining.load() ? ServableHealth::kNotServing : health;
+  }
 
   const Readiness* readiness;
   UniqueFd doorbell;  // the end that workers are given

@@ -57,6 +57,20 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
                                                    "' has no method '" + std::string(method) + "'");
 }
 
+ServableHealth LoopDispatcher::Health(std::string_view servable, uint64_t version) const {
+  ServableHealth health = ServableHealth::kUnknown;
+  for (const auto& route : routes_) {
+    if (route->signature.name != servable || (version != 0 && route->signature.version != version)) {
+      continue;
+    }
+    if (!route->workers.empty() && route->open()) {
+      return ServableHealth::kServing;
+    }
+    health = ServableHealth::kNotServing;
+  }
+  return health;
+}
+
 Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns,
                               ReplySink* sink, RequestTicket* ticket) {
   auto* route = static_cast<Route*>(target.servable);

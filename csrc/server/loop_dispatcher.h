@@ -14,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "net/event_loop.h"
 #include "servable/dispatcher.h"
+#include "servable/health.h"
 #include "server/suspect_list.h"
 #include "server/worker_link.h"
 #include "tensor/slab.h"
@@ -61,6 +62,9 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Status Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns, ReplySink* sink,
                 RequestTicket* ticket) override;
   void Cancel(RequestTicket ticket) override;
+
+  // Known are the servable versions that have or had a worker; version 0 is any.
+  ServableHealth Health(std::string_view servable, uint64_t version) const;
 
   // A servable version exists from its first worker on, and is found while its gate is open (null: always). `requests`
   // is the memory that all its workers have mapped; both are taken the first time and ignored later.

@@ -473,10 +473,10 @@ void Supervisor::State::Worker::LookAgain() {
 void Supervisor::State::Worker::Watch() {
   const auto* board = reinterpret_cast<const WorkerBoard*>(board_memory.base() + ChannelLayout::kBoard);
   const int64_t now_ns = state->loop.now_ns();
-  for (const uint8_t mark : {kDeviceMark, kPythonMark}) {
-    const int64_t limit_ns = board->limit_ns[mark - kDeviceMark].load(std::memory_order_relaxed);
+  for (uint32_t slot = 0; slot < kTimedSlots; ++slot) {
+    const int64_t limit_ns = board->limit_ns[slot].load(std::memory_order_relaxed);
     if (limit_ns != 0 && now_ns > limit_ns) {
-      End(static_cast<uint8_t>(mark + kTimedMark), "it was ended: a call took longer than its method's time-out",
+      End(static_cast<uint8_t>(kFirstTimedMark + slot), "it was ended: a call took longer than its method's time-out",
           SIGTERM);
       return;
     }

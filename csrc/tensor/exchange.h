@@ -34,18 +34,19 @@ inline constexpr uint32_t kReleaseRingCapacity = 32'768;
 
 constexpr size_t WholePages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
+// Calls with a time-out that a worker watches at a time; further ones have none.
+inline constexpr uint32_t kTimedSlots = 64;
+
 // What a worker tells the supervisor, in the control memory of its first channel. Written by the worker alone.
 struct WorkerBoard {
   std::atomic<uint64_t> beats;  // rises while the process runs at all, whatever its stages do
-  // By lane (device, Python): the time (CLOCK_MONOTONIC) at which what is being run has taken longer than its method
-  // allows; 0: nothing is run that has a time-out.
-  std::atomic<int64_t> limit_ns[2];
+  // By slot: the time (CLOCK_MONOTONIC) at which what is being run has taken longer than its method allows; 0: nothing.
+  std::atomic<int64_t> limit_ns[kTimedSlots];
 };
 
 // InstanceMark::running.
-inline constexpr uint8_t kDeviceMark = 1;
-inline constexpr uint8_t kPythonMark = 2;
-inline constexpr uint8_t kTimedMark = 2;  // added if the instance's method has a time-out
+inline constexpr uint8_t kRunningMark = 1;
+inline constexpr uint8_t kFirstTimedMark = 2;  // plus the slot, if the instance's method has a time-out
 
 // Control memory: the three rings one after the other, each at the start of a page, then the board.
 struct ChannelLayout {
@@ -72,7 +73,7 @@ inline constexpr std::string_view kGivenUpText =
 // One per instance: in the record of its first tensor, or in the request's if the method has no inputs.
 struct InstanceMark {
   uint8_t order;    // an InstanceOrder; the server's, written before the block is handed over
-  uint8_t running;  // whether user code or the model is being run for it: kDeviceMark and so on; 0: not. The
+  uint8_t running;  // whether user code or the model is being run for it: kRunningMark or more; 0: not. The
                     // worker's; the server reads it when the worker has died or is being ended
 
   void SetRunning(uint8_t value) { std::atomic_ref<uint8_t>(running).store(value, std::memory_order_relaxed); }

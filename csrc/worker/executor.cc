@@ -81,15 +81,16 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
   if (Status status = OpenEvents(std::move(doorbell)); !status.ok()) {
     return status;
   }
-  const size_t count = lanes[kPython] && lanes[kDevice] ? 2 : 1;
+  const size_t count = (lanes[kPython] && lanes[kDevice] ? 2 : 1) + tokens_[kPython] - 1;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     running_ = true;
   }
   for (size_t i = 0; i < count; ++i) {
-    hands_[i].room.resize(room_);
-    threads_.emplace_back([this, i] { Work(hands_[i]); });
-    pthread_setname_np(threads_.back().native_handle(), i == 0 ? "worker-0" : "worker-1");
+    Hand& hand = hands_.emplace_back();
+    hand.room.resize(room_);
+    threads_.emplace_back([this, &hand] { Work(hand); });
+    pthread_setname_np(threads_.back().native_handle(), ("worker-" + std::to_string(i)).c_str());
   }
   WaitForEnd(hooks);
   std::unique_lock<std::mutex> lock(mutex_);
@@ -186,7 +187,8 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
 // What the hand has arrived, finished and taken from `queue`, which may be null.
 void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock) {
   if (queue != nullptr) {
-    busy_[queue->lane] = true;
+    ++busy_[queue->lane];
+    ++queue->running;
   }
   if (!hand.finished.empty() || !hand.arrived.empty()) {
     lock.unlock();
@@ -211,24 +213,29 @@ void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mut
   lock.lock();
   now_ns_ = std::max(now_ns_, end_ns);
   EnqueueMoved(hand);
-  queue->instances += instances;
-  queue->run_ns += static_cast<uint64_t>(end_ns - begin_ns);
-  if (queue->graph != nullptr) {
+  if (queue->graph != nullptr) {  // Python stages count themselves
+    queue->instances += instances;
+    queue->run_ns += static_cast<uint64_t>(end_ns - begin_ns);
     queue->counters = queue->graph->counters();
   }
-  busy_[queue->lane] = false;
+  --busy_[queue->lane];
+  --queue->running;
   TellCallers(hand, lock);
 }
 
 Executor::StageQueue* Executor::OldestReady(Lane lane) {
   StageQueue* oldest = nullptr;
   for (const auto& queue : queues_) {
-    if (queue->lane == lane && queue->queue.size() > 0 && queue->queue.Ready() &&
+    if (queue->lane == lane && queue->queue.size() > 0 && MayRun(*queue) && queue->queue.Ready() &&
         (oldest == nullptr || queue->queue.oldest()->queued_ns < oldest->queue.oldest()->queued_ns)) {
       oldest = queue.get();
     }
   }
   return oldest;
+}
+
+bool Executor::MayRun(const StageQueue& queue) const {
+  return Free(queue.lane) && (queue.stage == nullptr || queue.running < queue.stage->concurrency);
 }
 
 Executor::StageQueue* Executor::TakeBatch(Hand& hand) {
@@ -246,7 +253,7 @@ Executor::StageQueue* Executor::TakeBatch(Hand& hand) {
 
 Executor::StageQueue* Executor::TakeFrom(Hand& hand, Lane lane) {
   // A queue whose items had all expired gives an empty batch: look at the next.
-  while (!busy_[lane]) {
+  while (Free(lane)) {
     StageQueue* queue = OldestReady(lane);
     if (queue == nullptr) {
       break;
@@ -271,7 +278,7 @@ void Executor::InviteOthers() {
     return;
   }
   for (const Lane lane : {kDevice, kPython}) {
-    if (!busy_[lane] && held_bytes_ <= options_.max_held_bytes && OldestReady(lane) != nullptr) {
+    if (Free(lane) && held_bytes_ <= options_.max_held_bytes && OldestReady(lane) != nullptr) {
       WakeOne();
       return;
     }
@@ -308,7 +315,7 @@ void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
 int64_t Executor::SleepLimitNs() {
   int64_t limit_ns = kNoDeadline;
   for (const auto& queue : queues_) {
-    const int64_t at = busy_[queue->lane] ? kNoDeadline : queue->queue.ReadyAtNs();
+    const int64_t at = MayRun(*queue) ? queue->queue.ReadyAtNs() : kNoDeadline;
     if (at != kNoDeadline && held_bytes_ <= options_.max_held_bytes) {
       limit_ns = std::min(limit_ns, std::max<int64_t>(at, now_ns_) - now_ns_);
     }
@@ -322,7 +329,7 @@ int64_t Executor::SleepLimitNs() {
 }
 
 bool Executor::LaneForArrivals() const {
-  return starts_inline_ || (starts_[kDevice] && !busy_[kDevice]) || (starts_[kPython] && !busy_[kPython]);
+  return starts_inline_ || (starts_[kDevice] && Free(kDevice)) || (starts_[kPython] && Free(kPython));
 }
 
 bool Executor::MayAccept(const ChannelState& state) const {

@@ -1,8 +1,9 @@
 // Takes requests from the channels, leads their instances through the stages of their methods in batches, and answers.
 //
-// Threads. Run() starts one thread, or two if the worker has both Python and model stages; its own thread waits for the
-// end and watches the control socket, so that a server's death is noticed whatever the stages are doing. Python and the
-// device are *lanes*: tokens of which each is held by at most one thread at a time. A thread takes what is runnable (a
+// Threads. Run() starts one thread, or two if the worker has both Python and model stages, and more if stages are to
+// run several times at once; its own thread waits for the end and watches the control socket, so that a server's death
+// is noticed whatever the stages are doing. Python and the device are *lanes*: tokens, one of each unless stages say
+// otherwise (Stage::concurrency), and held by one thread each. A thread takes what is runnable (a
 // free lane and a queue that is ready, the device first), runs it to its end including the replies, and looks again; so
 // with one request in flight one thread does everything and nobody is woken, and under load Python of one batch runs
 // beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of them. The
@@ -42,7 +43,7 @@
 namespace msserving {
 
 struct ExecutorOptions {
-  int64_t max_wait_us = 0;  // BatchPolicy::max_wait_us of every model stage
+  int64_t max_wait_us = 0;  // BatchPolicy::max_wait_us of every model stage; a model may have a longer one of its own
   uint32_t max_live_instances = 4096;
   size_t max_held_bytes = size_t{256} << 20;
   size_t keep_free_bytes = size_t{256} << 20;  // free pooled memory that is not given back to the system
@@ -88,6 +89,7 @@ struct ExecutorStats {
   uint64_t wakeups = 0;    // returns from blocking
   uint64_t doorbells = 0;  // rung at the server
   uint64_t live_instances = 0;
+  uint64_t python_calls = 0;    // of the Python stage function: how often the GIL was asked for
   uint64_t calls = 0;           // from inside Python stages; not among the requests
   uint64_t call_instances = 0;  // in them
   std::vector<StageStats> stages;
@@ -138,6 +140,7 @@ class Executor {
     ModelGraph* graph = nullptr;       // of a model's queue
     const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
+    uint32_t running = 0;  // batches of it in stages now
     uint64_t instances = 0;
     uint64_t run_ns = 0;
     ModelCounters counters;
@@ -186,6 +189,8 @@ class Executor {
   StageQueue* TakeBatch(Hand& hand);
   StageQueue* TakeFrom(Hand& hand, Lane lane);
   StageQueue* OldestReady(Lane lane);
+  bool Free(Lane lane) const { return busy_[lane] < tokens_[lane]; }
+  bool MayRun(const StageQueue& queue) const;
   void InviteOthers();
   void Sleep(std::unique_lock<std::mutex>& lock);
   int64_t SleepLimitNs();
@@ -209,12 +214,18 @@ class Executor {
   // executor_stages.cc: running stages, without the lock
   void RunStage(Hand& hand, StageQueue& queue);
   void RunModel(Hand& hand, StageQueue& queue);
-  void RunPython(Hand& hand, const StagePlan& stage);
-  bool MarkRunning(std::span<Instance* const> batch, Lane lane);
+  static constexpr int kNoLimit = -1;
+  int MarkRunning(std::span<Instance* const> batch);
+  void EndLimit(int slot);
   void Advance(Hand& hand, Instance* instance, const StagePlan* transient);
   bool RunBuiltin(Instance* instance, const StagePlan& stage);
   bool KeepValue(Instance* instance, uint16_t value);
-  bool MakeWritable(Instance* instance, uint16_t value);
+  // executor_python.cc: running Python stages, without the lock
+  void RunPython(Hand& hand, StageQueue& queue);
+  bool PrepareInputs(Hand& hand, const StagePlan& stage, PythonStageCall* call);
+  void PrepareInput(Hand& hand, const StagePlan& stage, const PythonStageCall& call, uint32_t first, uint32_t end,
+                    uint32_t k);
+  bool MakeWritable(Instance* instance, uint16_t value, uint64_t bytes);
   uint8_t* ReserveReply(Instance* instance, uint16_t value);
   void ReleaseReply(Instance* instance);
   // executor_replies.cc: answering, without the lock
@@ -243,23 +254,27 @@ class Executor {
   std::vector<std::unique_ptr<MethodPlan>> plans_;
   PythonStageFunction python_ = nullptr;
   void* python_context_ = nullptr;
-  WorkerBoard* board_ = nullptr;  // the first channel's
+  WorkerBoard* board_ = nullptr;         // the first channel's
+  std::atomic<uint64_t> used_slots_{0};  // of the board's limits, a bit each
+  std::atomic<uint32_t> next_slot_{0};
   UniqueFd doorbell_;
   UniqueFd wake_;  // rung by a thread of ours
   UniqueFd done_;  // rung when the run ends
   UniqueFd epoll_;
   MemoryPool memory_;
   std::vector<std::thread> threads_;
-  std::array<Hand, 2> hands_;
+  std::deque<Hand> hands_;
+  std::array<uint32_t, kLanes> tokens_{1, 1};  // constant while running
   // Which lanes the first stage of some method needs.
   std::array<bool, kLanes> starts_{};
   bool starts_inline_ = false;
+  bool keeps_together_ = false;  // some stage takes stacked arrays
 
   mutable std::mutex mutex_;  // guards everything below
   std::vector<std::unique_ptr<StageQueue>> queues_;
   std::vector<ChannelState> channels_;
   size_t next_channel_ = 0;
-  std::array<bool, kLanes> busy_{};
+  std::array<uint32_t, kLanes> busy_{};  // tokens taken
   std::deque<Instance> instances_;
   std::vector<std::vector<Instance*>> free_instances_;  // by method
   std::deque<RequestState> requests_;

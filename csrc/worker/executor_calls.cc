@@ -18,10 +18,6 @@ class DepthCount {
   DepthCount(const DepthCount&) = delete;
 };
 
-bool IsCancelled(const Instance& instance) {
-  return instance.cancelled != nullptr && instance.cancelled->load(std::memory_order_relaxed) != 0;
-}
-
 }  // namespace
 
 Status Executor::CheckCall(uint32_t method, uint32_t instances, size_t inputs) const {
@@ -151,7 +147,7 @@ void Executor::RunReady(Caller& call, std::unique_lock<std::mutex>& lock) {
   hand.batch.clear();
   now_ns_ = std::max(now_ns_, clock_.NowNs());
   const uint16_t number = call.ready[0]->stage;
-  const StagePlan& stage = call.ready[0]->request->plan->stages[number];
+  StageQueue& queue = *queues_[call.ready[0]->request->plan->stages[number].queue];
   size_t kept = 0;
   for (Instance* instance : call.ready) {
     if (instance->stage != number) {
@@ -168,17 +164,14 @@ void Executor::RunReady(Caller& call, std::unique_lock<std::mutex>& lock) {
   const size_t instances = hand.batch.size();
   InviteOthers();
   lock.unlock();
-  const int64_t begin_ns = clock_.NowNs();
   if (instances > 0) {
-    RunPython(hand, stage);
+    RunPython(hand, queue);
   }
   const int64_t end_ns = clock_.NowNs();
   Publish(hand);
   lock.lock();
   now_ns_ = std::max(now_ns_, end_ns);
   EnqueueMoved(hand);
-  queues_[stage.queue]->instances += instances;
-  queues_[stage.queue]->run_ns += static_cast<uint64_t>(end_ns - begin_ns);
   TellCallers(hand, lock);
 }
 
@@ -188,7 +181,7 @@ void Executor::WaitForChange(Caller& call, std::unique_lock<std::mutex>& lock) {
   InviteOthers();
   int64_t limit_ns = kNoDeadline;
   for (const auto& queue : queues_) {
-    const int64_t at = queue->lane != kDevice || busy_[kDevice] ? kNoDeadline : queue->queue.ReadyAtNs();
+    const int64_t at = queue->lane != kDevice || !MayRun(*queue) ? kNoDeadline : queue->queue.ReadyAtNs();
     if (at != kNoDeadline) {
       limit_ns = std::min(limit_ns, std::max<int64_t>(at, now_ns_) - now_ns_);
     }

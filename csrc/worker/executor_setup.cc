@@ -62,6 +62,7 @@ Status Executor::AddMethod(const MethodGraph& graph, MethodUse use) {
   }
   auto plan = std::make_unique<MethodPlan>(graph);
   plan->internal = use == MethodUse::kInternal;
+  keeps_together_ = keeps_together_ || std::count(plan->together.begin(), plan->together.end(), 1) > 0;
   for (size_t i = 0; i < plan->stages.size(); ++i) {
     if (Status status = CheckStage(*plan, i); !status.ok()) {
       return status;
@@ -93,7 +94,8 @@ uint32_t Executor::QueueForModel(const StagePlan& stage) {
       return i;
     }
   }
-  auto queue = std::make_unique<StageQueue>(BatchPolicy{graph.max_batch(), options_.max_wait_us}, clock_);
+  auto queue = std::make_unique<StageQueue>(
+      BatchPolicy{graph.max_batch(), std::max(options_.max_wait_us, graph.max_wait_us())}, clock_);
   queue->lane = kDevice;
   queue->graph = &graph;
   queue->name = "model " + std::to_string(stage.target) + " sub-graph " + std::to_string(stage.subgraph);
@@ -111,12 +113,18 @@ uint32_t Executor::PythonBound(const MethodPlan& plan, const StagePlan& stage) c
       bound = std::max({bound, models_[other.target]->max_batch(), kPythonBoundMin});
     }
   }
-  return std::max(bound > 0 ? bound : kPythonBound, stage.batch_size);
+  bound = bound > 0 ? bound : kPythonBound;
+  // The Python stages that follow take over the batch as it is.
+  for (const StagePlan* next = &stage; next <= &plan.stages.back() && next->kind != StageKind::kModel; ++next) {
+    bound = std::max(bound, next->batch_size);
+  }
+  return bound;
 }
 
 uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage) {
   auto queue = std::make_unique<StageQueue>(BatchPolicy{PythonBound(plan, stage), 0}, clock_);
   queue->lane = kPython;
+  tokens_[kPython] = std::max(tokens_[kPython], stage.concurrency);
   queue->plan = &plan;
   queue->stage = &stage;
   queue->name = "method '" + plan.name + "' stage " + std::to_string(&stage - plan.stages.data() + 1);

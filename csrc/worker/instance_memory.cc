@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <new>
 
 #include "tensor/exchange.h"
 
@@ -68,7 +69,33 @@ uint8_t* InstanceMemory::Allocate(MemoryPool& pool, size_t bytes) {
   return data;
 }
 
+SharedRows* SharedRows::Create(MemoryPool& pool, size_t bytes, uint32_t users) {
+  static_assert(sizeof(SharedRows) <= kHead && kHead % kTensorAlignment == 0);
+  if (bytes > SIZE_MAX / 4) {
+    return nullptr;
+  }
+  const MemoryPool::Block block = pool.Allocate(bytes + kHead);
+  return block.data == nullptr ? nullptr : new (block.data) SharedRows(block.bytes, users);
+}
+
+void SharedRows::Drop(MemoryPool& pool) {
+  if (users_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    const MemoryPool::Block block{reinterpret_cast<uint8_t*>(this), bytes_};
+    this->~SharedRows();
+    pool.Free(block);
+  }
+}
+
+void InstanceMemory::Share(SharedRows* rows) {
+  shared_.push_back(rows);
+  bytes_ += rows->share();
+}
+
 void InstanceMemory::Clear(MemoryPool& pool) {
+  for (SharedRows* rows : shared_) {
+    rows->Drop(pool);
+  }
+  shared_.clear();
   const bool keep = !blocks_.empty() && blocks_.front().bytes == MemoryPool::kSmallest;
   while (blocks_.size() > (keep ? 1 : 0)) {
     pool.Free(blocks_.back());
@@ -79,6 +106,7 @@ void InstanceMemory::Clear(MemoryPool& pool) {
 }
 
 void InstanceMemory::Release(MemoryPool& pool) {
+  Clear(pool);
   for (const MemoryPool::Block& block : blocks_) {
     pool.Free(block);
   }
@@ -88,6 +116,11 @@ void InstanceMemory::Release(MemoryPool& pool) {
 }
 
 bool InstanceMemory::Owns(const uint8_t* data) const {
+  for (SharedRows* rows : shared_) {
+    if (data >= rows->data() && data < rows->data() + rows->bytes()) {
+      return true;
+    }
+  }
   return std::any_of(blocks_.begin(), blocks_.end(), [data](const MemoryPool::Block& block) {
     return data >= block.data && data < block.data + block.bytes;
   });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -37,23 +38,46 @@ class MemoryPool {
   std::array<std::vector<uint8_t*>, kClasses> free_;  // guarded by mutex_
 };
 
+// Memory in which several instances' values lie side by side. Each instance lets go of it in InstanceMemory::Clear(),
+// on whichever thread it is then; the last gives it back.
+class SharedRows {
+ public:
+  // 64-aligned, for `users` instances that must each take it with InstanceMemory::Share(). Null: no memory.
+  static SharedRows* Create(MemoryPool& pool, size_t bytes, uint32_t users);
+  uint8_t* data() { return reinterpret_cast<uint8_t*>(this) + kHead; }
+  size_t bytes() const { return bytes_ - kHead; }
+  size_t share() const { return share_; }
+  void Drop(MemoryPool& pool);
+
+ private:
+  static constexpr size_t kHead = 64;
+  SharedRows(size_t bytes, uint32_t users) : bytes_(bytes), share_(bytes / users), users_(users) {}
+
+  const size_t bytes_;  // of the block that this begins
+  const size_t share_;  // what each user accounts for
+  std::atomic<uint32_t> users_;
+};
+
 // What one instance has taken. Not thread-safe: an instance is in one thread's hands at a time.
 class InstanceMemory {
  public:
   // 64-aligned; null: no memory. Lives until Clear().
   uint8_t* Allocate(MemoryPool& pool, size_t bytes);
+  // Takes over one user's part of `rows`.
+  void Share(SharedRows* rows);
   // Keeps the first block if it is of the smallest size, for the next instance.
   void Clear(MemoryPool& pool);
   // Gives everything back.
   void Release(MemoryPool& pool);
   size_t bytes() const { return bytes_; }
-  // `data` lies in one of the blocks.
+  // `data` lies in one of the blocks, its own or shared.
   bool Owns(const uint8_t* data) const;
 
  private:
   std::vector<MemoryPool::Block> blocks_;
+  std::vector<SharedRows*> shared_;
   size_t used_ = 0;   // of the last block
-  size_t bytes_ = 0;  // of all blocks
+  size_t bytes_ = 0;  // of all blocks, and its share of shared ones
 };
 
 }  // namespace msserving

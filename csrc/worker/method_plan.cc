@@ -27,9 +27,12 @@ MethodPlan::MethodPlan(const MethodGraph& checked)
     StagePlan plan;
     plan.kind = stage.kind;
     plan.at_once = stage.at_once;
+    plan.concurrency = stage.concurrency;
     plan.target = stage.target;
     plan.subgraph = stage.subgraph;
     plan.batch_size = stage.batch_size;
+    plan.stacked = stage.stacked;
+    plan.failure = stage.failure.empty() ? ErrorKind::kStageFailed : ErrorKind::kCallFailed;
     plan.outputs = static_cast<uint16_t>(stage.outputs);
     plan.first_output = values;
     // A model's failure has one name, whatever the tag, unless the stage says it all.
@@ -44,9 +47,11 @@ MethodPlan::MethodPlan(const MethodGraph& checked)
     stages.push_back(std::move(plan));
   }
   last_use.assign(values, 0);
+  together.assign(values, 0);
   for (size_t i = 0; i < stages.size(); ++i) {
     for (const uint16_t value : stages[i].inputs) {
       last_use[value] = static_cast<uint16_t>(i);
+      together[value] = stages[i].stacked ? 1 : together[value];
     }
   }
   for (const ValueRef& ref : checked.returns) {

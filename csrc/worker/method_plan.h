@@ -21,11 +21,14 @@ struct StagePlan {
   std::vector<uint16_t> inputs;  // value numbers
   uint16_t first_output = 0;     // value number; the others follow
   uint16_t outputs = 1;
-  uint32_t at_once = 0;  // as in Stage
+  uint32_t at_once = 0;      // as in Stage
+  uint32_t concurrency = 1;  // as in Stage
   uint32_t batch_size = 0;
+  bool stacked = false;             // as in Stage
   std::vector<uint8_t> write_back;  // per input: a later stage or the reply reads it too
   std::string failed;               // "Preprocess Failed: "
-  uint32_t queue = 0;               // of the executor; not for built-ins
+  ErrorKind failure = ErrorKind::kStageFailed;
+  uint32_t queue = 0;  // of the executor; not for built-ins
 };
 
 // Constant after it was made. Values are numbered: the method's inputs, then each stage's outputs in order.
@@ -39,6 +42,7 @@ struct MethodPlan {
   int64_t timeout_ns = 0;
   std::vector<StagePlan> stages;
   std::vector<uint16_t> returns;   // value numbers
+  std::vector<uint8_t> together;   // per value: a stage that takes stacked arrays reads it
   std::vector<uint16_t> last_use;  // per value: the last stage (from 0) that reads it; stages.size(): the reply does
 };
 
@@ -79,6 +83,8 @@ struct Instance : BatchItem {
   std::unique_ptr<TensorView[]> values;
   InstanceMemory memory;
 
+  // Of the method that a client has called; 0: none.
+  int64_t timeout_ns() const { return mark != nullptr ? request->plan->timeout_ns : 0; }
   void SetRunning(uint8_t value) {
     if (mark != nullptr) {
       mark->SetRunning(value);
@@ -89,5 +95,9 @@ struct Instance : BatchItem {
     message.assign(reason);
   }
 };
+
+inline bool IsCancelled(const Instance& instance) {
+  return instance.cancelled != nullptr && instance.cancelled->load(std::memory_order_relaxed) != 0;
+}
 
 }  // namespace msserving

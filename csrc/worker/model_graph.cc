@@ -32,6 +32,7 @@ Status ModelGraph::Create(std::shared_ptr<Session> session, const ModelOptions& 
 Status ModelGraph::Init(const ModelOptions& options) {
   const SessionInfo& info = session_->describe();
   batched_ = options.with_batch_dim;
+  max_wait_us_ = options.max_wait_us;
   for (const uint32_t index : options.without_batch_dim_inputs) {
     if (!batched_ || index >= info.inputs.size()) {
       return Unfit("without_batch_dim_inputs names input " + std::to_string(index) +
@@ -224,12 +225,24 @@ bool ModelGraph::Place(size_t index, std::span<const uint32_t> rows, const Tenso
     tensor.dims[0] = batch_;
   }
   tensor.bytes = input.batched ? batch_ * row_bytes : row_bytes;
-  if ((batch_ == 1 || !input.batched) && IsAligned(first.data) && first.data != nullptr) {
+  const bool in_place = !input.batched || (rows.size() == batch_ && BackToBack(index, rows, values));
+  if (in_place && IsAligned(first.data) && first.data != nullptr) {
     tensor.data = const_cast<uint8_t*>(first.data);
     return true;
   }
   *copied = true;
   return Gather(index, input.batched ? rows : rows.first(1), values, row_bytes);
+}
+
+// The rows lie in memory as the session wants them: side by side from the first on.
+bool ModelGraph::BackToBack(size_t index, std::span<const uint32_t> rows, const TensorView* const* values) const {
+  const TensorView& first = *values[size_t{rows[0]} * inputs_.size() + index];
+  for (size_t i = 1; i < rows.size(); ++i) {
+    if (values[size_t{rows[i]} * inputs_.size() + index]->data != first.data + i * first.bytes) {
+      return false;
+    }
+  }
+  return true;
 }
 
 bool ModelGraph::Gather(size_t index, std::span<const uint32_t> rows, const TensorView* const* values,

@@ -19,6 +19,7 @@ struct ModelOptions {
   std::vector<uint32_t> without_batch_dim_inputs;  // only with a batch dimension
   // The batch size N; 0: the graph's largest, or kDefaultDynamicBatch if its batch dimension is dynamic.
   uint32_t batch_size = 0;
+  int64_t max_wait_us = 0;  // BatchPolicy::max_wait_us
 };
 inline constexpr uint32_t kDefaultDynamicBatch = 64;
 
@@ -53,6 +54,7 @@ class ModelGraph {
   size_t outputs() const { return outputs_.size(); }
   // Instances that one run takes; 1 without a batch dimension.
   uint32_t max_batch() const { return max_batch_; }
+  int64_t max_wait_us() const { return max_wait_us_; }
   const SessionInfo& info() const { return session_->describe(); }
   const ModelCounters& counters() const { return counters_; }
 
@@ -80,6 +82,7 @@ class ModelGraph {
   Status RunOnce(std::span<const uint32_t> rows, const TensorView* const* values);
   uint32_t BatchFor(size_t rows) const;
   bool Place(size_t input, std::span<const uint32_t> rows, const TensorView* const* values, bool* copied);
+  bool BackToBack(size_t input, std::span<const uint32_t> rows, const TensorView* const* values) const;
   bool Gather(size_t input, std::span<const uint32_t> rows, const TensorView* const* values, uint64_t row_bytes);
   Status CheckOutputs() const;
 
@@ -89,6 +92,7 @@ class ModelGraph {
   std::vector<MsServingTensor> outputs_;
   std::vector<uint32_t> buckets_;  // ascending; empty: exactly as many rows as there are
   uint32_t max_batch_ = 1;
+  int64_t max_wait_us_ = 0;
   bool batched_ = false;
   bool uniform_ = true;  // any rows that pass the check can share a batch
   uint32_t batch_ = 0;   // leading dimension of the run under way

@@ -1,4 +1,7 @@
-"""Sends held-out images over gRPC (sync and async) and REST, and checks what share came back right."""
+"""Sends held-out images over gRPC (sync and async) and REST, and checks what share came back right.
+
+Then the same images to `top5`, with one among them that is no image.
+"""
 
 import base64
 import json
@@ -37,6 +40,23 @@ def main():
     right = sum(int(read == label) for read, label in zip(by_grpc, labels, strict=True))
     print(f"gRPC and REST agree on {len(pngs)} held-out images, {right / len(pngs):.2%} right")
     assert right / len(pngs) > 0.95
+    show_top5(pngs, labels, by_grpc)
+
+
+def show_top5(pngs, labels, best):
+    client = Client(GRPC_ADDRESS, "digits", "top5")
+    bad = 3
+    answers = client.infer([{"image": b"no image" if i == bad else png} for i, png in enumerate(pngs)])
+    print(f"gRPC top5, an image that is none: {answers[bad]['error'].split(': ')[0]}")
+    good = [i for i in range(len(pngs)) if i != bad]
+    for i in good:  # the others are answered, each in its place
+        digits, probabilities = answers[i]["digits"], answers[i]["probabilities"]
+        assert digits[0] == best[i] and list(probabilities) == sorted(probabilities, reverse=True)
+    ranked = zip(answers[0]["digits"], answers[0]["probabilities"], strict=True)
+    print(f"gRPC top5, a {labels[0]}: " + ", ".join(f"{digit} {share:.1%}" for digit, share in ranked))
+    found = sum(int(labels[i] in answers[i]["digits"]) for i in good)
+    print(f"gRPC top5: {len(good)} of {len(pngs)} images ranked, {found / len(good):.2%} have their digit among five")
+    assert found / len(good) > 0.99
 
 
 if __name__ == "__main__":

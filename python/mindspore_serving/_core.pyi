@@ -79,6 +79,7 @@ class Worker:
         with_batch_dim: bool,
         without_batch_dim_inputs: Sequence[int],
         batch_size: int,
+        max_wait_us: int = 0,
     ) -> int: ...
     def add_method(
         self,

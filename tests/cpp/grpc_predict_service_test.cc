@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint64_t kUint8 = 3;
 constexpr std::string_view kPredict = GrpcPredictService::kPredictPath;
-constexpr std::string_view kHealth = GrpcPredictService::kHealthCheckPath;
+constexpr std::string_view kHealth = HealthService::kCheckPath;
 
 // Memory of a reply that knows whether it was released.
 class CountedMemory final : public ReplyMemory {
@@ -94,6 +94,7 @@ class FakeHealth final : public HealthSource {
  public:
   bool live() override { return true; }
   bool ready() override { return is_ready; }
+  ServableHealth servable(std::string_view, uint64_t) override { return ServableHealth::kUnknown; }
   bool is_ready = true;
 };
 
@@ -415,7 +416,7 @@ TEST_F(GrpcPredictServiceTest, HealthOfUnknownServiceIsNotFound) {
 TEST_F(GrpcPredictServiceTest, OtherPathsAreUnimplemented) {
   GrpcTestClient client(port_);
   EXPECT_EQ(client.Run("/mindspore.serving.proto.MSService/Other", "").status(), "12");
-  EXPECT_EQ(client.Run("/grpc.health.v1.Health/Watch", "").status(), "12");
+  EXPECT_EQ(client.Run("/grpc.health.v1.Health/List", "").status(), "12");
 }
 
 }  // namespace

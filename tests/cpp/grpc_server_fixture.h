@@ -10,7 +10,9 @@
 #include <future>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,13 +24,54 @@
 
 namespace msserving::testing {
 
+// /t/Stream: echoes every message; "fill" sends until nothing more is taken, then finishes; "fail" finishes with
+// INTERNAL, "silent" is not answered.
+class TestStreams final : public GrpcStreamService {
+ public:
+  void OnMessage(GrpcStream* stream, std::span<const uint8_t> bytes) override {
+    ++messages;
+    open.insert(stream);
+    const std::string message(bytes.begin(), bytes.end());
+    if (message == "fill") {
+      const std::vector<uint8_t> large(100'000, 'f');
+      while (stream->Send(large)) {
+        ++filled;
+      }
+      End(stream, GrpcStatus::kResourceExhausted, "filled");
+    } else if (message == "fail") {
+      End(stream, GrpcStatus::kInternal, "as asked");
+    } else if (message != "silent") {
+      EXPECT_TRUE(stream->Send(bytes));
+    }
+  }
+  void OnMessagesEnd(GrpcStream* stream) override { End(stream, GrpcStatus::kOk, ""); }
+  void OnDrain(GrpcStream* stream) override { End(stream, GrpcStatus::kUnavailable, "drains"); }
+  void OnCancelled(GrpcStream* stream) override {
+    open.erase(stream);
+    ++cancelled;
+  }
+
+  std::set<GrpcStream*> open;
+  std::atomic<int> messages{0};
+  std::atomic<int> filled{0};
+  std::atomic<int> cancelled{0};
+
+ private:
+  void End(GrpcStream* stream, GrpcStatus status, std::string_view text) {
+    open.erase(stream);
+    stream->Finish(status, text);
+  }
+};
+
 // Echo; Hold (until Release or ReleaseAll()); Release; Fail (with the message as its text); Slices (that many bytes
 // of a slice between "ab" and "cd").
 class TestService final : public GrpcService {
  public:
   bool HasMethod(std::string_view path) const override {
-    return path == "/t/Echo" || path == "/t/Hold" || path == "/t/Release" || path == "/t/Fail" || path == "/t/Slices";
+    return path == "/t/Echo" || path == "/t/Hold" || path == "/t/Release" || path == "/t/Fail" || path == "/t/Slices" ||
+           path == "/t/Stream";
   }
+  GrpcStreamService* Streaming(std::string_view path) override { return path == "/t/Stream" ? &streams : nullptr; }
 
   void OnCall(GrpcCall* call) override {
     ++calls;
@@ -60,6 +103,7 @@ class TestService final : public GrpcService {
     }
   }
 
+  TestStreams streams;
   std::atomic<int> calls{0};
   std::atomic<int> held{0};
   std::atomic<int> cancelled{0};

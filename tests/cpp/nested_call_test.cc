@@ -43,7 +43,6 @@ std::vector<float> FloatsOf(const TensorView& view) {
 
 void PlusOne(const PythonStageCall& call) {
   for (uint32_t i = 0; i < call.instances; ++i) {
-    auto* data = const_cast<uint8_t*>(call.input[i * call.inputs].data);
     std::vector<float> values = FloatsOf(call.input[i * call.inputs]);
     if (values[0] == 99) {
       call.sink->Fail(i, "ValueError: ninety-nine");
@@ -52,7 +51,9 @@ void PlusOne(const PythonStageCall& call) {
     for (float& value : values) {
       value += 1;
     }
-    std::memcpy(data, values.data(), values.size() * sizeof(float));  // in place, as users may
+    if (call.write_back[0] != 0) {  // in place, as users may
+      std::memcpy(const_cast<uint8_t*>(call.input[i * call.inputs].data), values.data(), values.size() * sizeof(float));
+    }
     call.sink->Put(i, 0, ViewOfFloats(values));
   }
 }
@@ -71,6 +72,7 @@ class CallFromStage : public ::testing::Test {
     executor().AddModel(MakeModel(session, with_batch));
     Stage outer = PythonStage(kOuter, {{0, 0}, {0, 1}}, "Pipeline");
     outer.at_once = 1;
+    outer.concurrency = concurrency_;
     Require(executor().AddMethod(Method("outer", {"x1", "x2"}, {"y"}, {outer}, {{1, 0}})));
     MethodGraph model = AddMethodGraph();
     model.signature.name = "model";
@@ -147,6 +149,7 @@ class CallFromStage : public ::testing::Test {
     return {};
   }
 
+  uint32_t concurrency_ = 1;
   MethodUse model_use_ = MethodUse::kInternal;
   Outer outer_;
   std::unique_ptr<WorkerUnderTest> worker_;
@@ -482,6 +485,69 @@ TEST_F(CallFromStage, ManyRequestsAndUsersThreadsAtOnceAreAllAnswered) {
   EXPECT_EQ(worker_->Stop(), RunEnd::kStopped);
   EXPECT_EQ(executor().stats().live_instances, 0U);
   EXPECT_EQ(executor().stats().calls, 501U);
+}
+
+// Each holds its call until all are in theirs.
+TEST_F(CallFromStage, AsManyAsTheStageSaysRunSideBySideAndShareABatch) {
+  concurrency_ = 4;
+  std::atomic<int> inside{0};
+  std::atomic<int> most{0};
+  Outer pass_on = PassOn(kModel);
+  Start(
+      [&](const PythonStageCall& call) {
+        const int now = ++inside;
+        for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+        }
+        pass_on(call);
+        --inside;
+      },
+      {{"run_us", "50000"}});
+  std::vector<uint64_t> ids;
+  for (int i = 0; i < 12; ++i) {
+    ids.push_back(Send(static_cast<float>(i)));
+  }
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ASSERT_EQ(server().Wait(ids[i])[0].outputs.at(0).As<float>()[0], static_cast<float>(i) + 10);
+  }
+  EXPECT_EQ(worker_->Stop(), RunEnd::kStopped);
+  EXPECT_GT(most, 1);
+  EXPECT_LE(most, 4);
+  EXPECT_LT(model_stats().model.runs, 12U);
+}
+
+TEST_F(CallFromStage, OneAtATimeUnlessTheStageSaysMore) {
+  std::atomic<int> inside{0};
+  std::atomic<int> most{0};
+  Outer pass_on = PassOn(kAddOne);
+  Start([&](const PythonStageCall& call) {
+    most = std::max(most.load(), ++inside);
+    pass_on(call);
+    --inside;
+  });
+  std::vector<uint64_t> ids;
+  for (int i = 0; i < 20; ++i) {
+    ids.push_back(Send(static_cast<float>(i)));
+  }
+  for (const uint64_t id : ids) {
+    EXPECT_EQ(server().Wait(id)[0].error, ErrorKind::kOk);
+  }
+  EXPECT_EQ(most, 1);
+}
+
+TEST_F(CallFromStage, ManySideBySideAreAllAnswered) {
+  concurrency_ = 8;
+  Start(PassOn(kAddOne), {{"run_us", "100"}});
+  for (int round = 0; round < 20; ++round) {
+    std::vector<uint64_t> ids;
+    for (int i = 0; i < 20; ++i) {
+      ids.push_back(Send(static_cast<float>(i)));
+    }
+    for (size_t i = 0; i < ids.size(); ++i) {
+      ASSERT_EQ(server().Wait(ids[i])[0].outputs.at(0).As<float>()[0], static_cast<float>(i) + 12);
+    }
+  }
+  EXPECT_EQ(worker_->Stop(), RunEnd::kStopped);
+  EXPECT_EQ(executor().stats().live_instances, 0U);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
 #include <vector>
 
 namespace msserving {
@@ -52,6 +53,29 @@ TEST(ReplySummary, CodesAreComparedAsAClientSeesThem) {
   EXPECT_TRUE(Summarise(same).whole_failed);
   const std::vector<InstanceResult> other{Failed(ErrorKind::kStageFailed, "x"), Failed(ErrorKind::kInternal, "x")};
   EXPECT_FALSE(Summarise(other).whole_failed);
+}
+
+TEST(ReplySummary, FailuresOfAddedStagesCollapseAndOtherwiseSayWhichInstanceItWas) {
+  const std::string text = "Call f Failed: ValueError: x";
+  std::vector<InstanceResult> results(3, Failed(ErrorKind::kCallFailed, text));
+  EXPECT_TRUE(Summarise(results).whole_failed);
+  EXPECT_EQ(Summarise(results).message, text);
+  results[1] = {};
+  EXPECT_FALSE(Summarise(results).whole_failed);
+  EXPECT_EQ(InstanceMessage(results, 2), text + ", instance 2");
+  EXPECT_GE(MaxInstanceMessage(results[2]), InstanceMessage(results, 2).size());
+  results[2].error = ErrorKind::kStageFailed;
+  EXPECT_EQ(InstanceMessage(results, 2), text);
+}
+
+TEST(ReplySummary, TheInstanceSurvivesTheShorteningOfALongText) {
+  for (const size_t size : {380U, 384U, 385U, 5000U}) {
+    const std::string text(size, 'x');
+    const std::vector<InstanceResult> results(12, Failed(ErrorKind::kCallFailed, text));
+    const std::string message = InstanceMessage(results, 11);
+    EXPECT_TRUE(message.ends_with("x, instance 11")) << message;
+    EXPECT_LE(message.size(), MaxInstanceMessage(results[11]));
+  }
 }
 
 }  // namespace

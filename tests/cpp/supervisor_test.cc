@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -14,6 +15,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tensor/exchange.h"
 
@@ -111,7 +113,7 @@ class SupervisorTest : public testing::Test {
   int Pid() { return supervisor_->Workers().at(0).pid; }
 
   std::string directory_;
-  FrontEnd front_end_{FrontEndOptions{1, 1 << 20, 1 << 20}};
+  FrontEnd front_end_{FrontEndOptions{2, 1 << 20, 1 << 20}};
   std::unique_ptr<Supervisor> supervisor_;
 };
 
@@ -295,6 +297,42 @@ TEST_F(SupervisorTest, VersionMayLeaveWhileItStarts_AndWhileItsWorkerIsDead) {
   kill(Pid(), SIGKILL);
   supervisor_->Retire(killed, 10 * kNanosPerSecond);
   EXPECT_TRUE(supervisor_->WaitGone(killed, 30 * kNanosPerSecond));
+  EXPECT_TRUE(supervisor_->Workers().empty());
+}
+
+TEST_F(SupervisorTest, VersionsComeAndGoWhileWorkersAreKilled) {
+  std::atomic<bool> over{false};
+  std::thread killer([this, &over] {
+    for (int turn = 0; !over; ++turn) {
+      const auto workers = supervisor_->Workers();
+      if (!workers.empty() && workers[static_cast<size_t>(turn) % workers.size()].pid > 0) {
+        kill(workers[static_cast<size_t>(turn) % workers.size()].pid, SIGKILL);
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(40 + turn * 17 % 60));
+    }
+  });
+  std::vector<uint64_t> there;
+  for (uint64_t version = 1; version <= 12; ++version) {
+    const uint64_t added = Add("good", version, version > 1);
+    std::string error;
+    if (Wait(added, &error) == Supervisor::Progress::kReady) {
+      there.push_back(added);
+    } else {
+      EXPECT_NE(error.find("signal 9"), std::string::npos) << error;
+      EXPECT_TRUE(supervisor_->WaitGone(added, 30 * kNanosPerSecond));
+    }
+    if (there.size() > 1) {
+      supervisor_->Retire(there.front(), 10 * kNanosPerSecond);
+      EXPECT_TRUE(supervisor_->WaitGone(there.front(), 30 * kNanosPerSecond));
+      there.erase(there.begin());
+    }
+  }
+  over = true;
+  killer.join();
+  for (const uint64_t version : there) {
+    supervisor_->Retire(version, 10 * kNanosPerSecond);
+    EXPECT_TRUE(supervisor_->WaitGone(version, 30 * kNanosPerSecond));
+  }
   EXPECT_TRUE(supervisor_->Workers().empty());
 }
 

@@ -22,7 +22,7 @@ def long_run() -> bool:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with add.mindir, addb.mindir (batches of 4) and plus100.mindir."""
+    """The folder with add.mindir, addb.mindir and wideb.mindir (batches of 4, small and large) and plus100.mindir."""
     folder = tmp_path_factory.mktemp("models")
     run_script(SUPPORT / "export_models.py", str(folder))
     return folder

@@ -12,7 +12,11 @@ CLIENT_ARGUMENTS = {"resnet50": ["8", "4"]}
 EXPECTED = {
     "tensor_add": ["gRPC add_common, float32", "gRPC add_cast, int32", "REST add_common"],
     "add_sub": ["gRPC add_clip_sub: 10 instances", "gRPC add_often", "REST add_clip_sub"],
-    "digits": ["gRPC and REST agree on 360 held-out images"],
+    "digits": [
+        "gRPC and REST agree on 360 held-out images",
+        "gRPC top5, an image that is none: Preprocess Failed",
+        "359 of 360 images ranked",
+    ],
     "resnet50": ["8 images, 4 in flight"],
     "pipeline_worker": ["gRPC predict: rounds", "only positive numbers", "gRPC predict_test: 20 rows", "REST predict"],
 }

@@ -1,5 +1,6 @@
 """Versions come and go while requests run: none is lost, none is answered wrongly, and what they took comes back."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -55,15 +57,24 @@ def held(pid: int) -> tuple[int, int, int]:
     return (len(os.listdir(f"/proc/{pid}/fd")), maps.count("memfd:"), len(os.listdir(f"/proc/{pid}/task")))
 
 
+def private_memory(pid: int) -> int:
+    """Bytes that are the process's alone."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) << 10
+
+
 # ---------------------------------------------------------------------------------------------- reloading
-def test_NewVersionsUnderLoad_NothingIsLostAndAnswersSwitchOnce(tmp_path, drive):
+def test_NewVersionsUnderLoad_NothingIsLostAndAnswersSwitchOnce(tmp_path, drive, long_run):
     write_numbers(tmp_path, 1, 1)
     server = drive()
     with Load(senders(server)) as load:
         load.wait_for(20)
     assert load.errors() == [] and {one.value for one in load.all()} == {1.0}
     at_first, workers = held(server.pid), len(server.worker_pids())
-    for version in (2, 3, 4):
+    last = 40 if long_run else 4
+    for version in range(2, last + 1):
+        if version == 4:
+            memory = private_memory(server.pid)  # the first loads have taken what is kept
         with Load(senders(server)) as load:
             load.wait_for(20)
             write_numbers(tmp_path, version, version)
@@ -74,6 +85,7 @@ def test_NewVersionsUnderLoad_NothingIsLostAndAnswersSwitchOnce(tmp_path, drive)
             one_answer(server, version=version - 1)
         assert one_answer(server, version=version) == version
     assert len(server.worker_pids()) == workers
+    assert private_memory(server.pid) - memory < 32 << 20
     # Connections of the load may still be closing.
     until(lambda: all(now <= then for now, then in zip(held(server.pid), at_first, strict=True)))
     assert server.call("server.reload_servables()") == []
@@ -279,6 +291,41 @@ def test_WorkersKilledWhileVersionsChange_EveryRequestIsAnswered(tmp_path, drive
         assert not thread.is_alive()
     assert len(failures) == 1 and "signal 9" in failures[0]
     assert len(server.worker_pids()) == 1 and one_answer(server) == 3.0
+
+
+def test_WorkersKilledAtRandomWhileVersionsChange_NoAnswerIsWrongOrMissing(tmp_path, drive, long_run):
+    """A restarted worker of an old version reads the new servable_config.py, so any version's answer is right."""
+    random = Random(7)
+    write_numbers(tmp_path, 1, 1)
+    server = drive()
+    reloads, loaded = 30 if long_run else 5, 0
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(random.uniform(0.1, 1.5)):
+            for pid in random.sample(workers, 1) if (workers := server.worker_pids()) else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    with Load(senders(server)) as load:
+        killer.start()
+        for version in range(2, reloads + 2):
+            write_numbers(tmp_path, version, version)
+            try:
+                loaded += len(server.call("server.reload_servables()"))
+            except RuntimeError as error:
+                assert "signal 9" in str(error)
+        over.set()
+        killer.join()
+        write_numbers(tmp_path, 1000, 1000)
+        assert server.call("server.reload_servables()") == [["numbers", 1000]]
+        until(lambda: load.all()[-1].value == 1000.0)
+    assert {one.value for one in load.all()} <= {None, 1000.0, *(float(version) for version in range(1, reloads + 2))}
+    for error in load.errors():
+        assert "ended while it had the request" in error or "servable is not available" in error, error
+    until(lambda: len(server.worker_pids()) == 1)
+    assert len({one.value for one in load.all()}) > 1, f"{loaded} were loaded"
 
 
 @pytest.mark.parametrize("after", [0.0, 0.2, 0.5, 1.0])

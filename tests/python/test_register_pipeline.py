@@ -98,12 +98,27 @@ def test_a_pipeline_is_not_run_while_it_is_registered(config):
     config(HEAD + "@register.register_pipeline('y')\ndef predict(x):\n    raise AssertionError('run')\n")
 
 
+def test_a_pipeline_says_how_many_of_it_run_at_once(config):
+    registration, _ = config(
+        HEAD
+        + "@register.register_pipeline('y')\ndef one(x):\n    return x\n\n"
+        + "@register.register_pipeline('y', concurrency=64)\ndef many(x):\n    return x\n"
+    )
+    assert [registration.pipelines[name].stages[0].concurrency for name in ("one", "many")] == [1, 64]
+
+
 @pytest.mark.parametrize(
     "text,message",
     [
         (PIPELINE + PIPELINE, "Pipeline 'predict' of servable '.*' has been registered more than once"),
         ("@register.register_pipeline([])\ndef f(x):\n    return x\n", "'output_names' should not be empty"),
         ("@register.register_pipeline(['y', 'y'])\ndef f(x):\n    return x\n", "no repeated values"),
+        (
+            "@register.register_pipeline('y', concurrency=0)\ndef f(x):\n    return x\n",
+            r"'concurrency' .* range .1, 64.",
+        ),
+        ("@register.register_pipeline('y', concurrency=65)\ndef f(x):\n    return x\n", r"'concurrency' .* but 65"),
+        ("@register.register_pipeline('y', concurrency='2')\ndef f(x):\n    return x\n", "'concurrency' should be int"),
         ("@register.register_pipeline(7)\ndef f(x):\n    return x\n", "'output_names' should be str"),
         ("@register.register_pipeline('y')\ndef f(*x):\n    return x\n", "VAR_POSITIONAL, which register_pipeline"),
         ("@register.register_pipeline('y')\ndef f(x, **y):\n    return x\n", "VAR_KEYWORD, which register_pipeline"),

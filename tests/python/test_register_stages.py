@@ -147,6 +147,26 @@ def test_batch_size_says_how_the_function_is_called(method, batch_size, grouped,
     assert (made.stages[0].grouped, made.stages[0].batch_size) == (grouped, kept)
 
 
+def test_stack_says_that_the_function_takes_arrays(method):
+    made = method(
+        "a, b = register.add_stage(cast, x, z, outputs_count=2, batch_size=8, stack=True)\n"
+        "return register.add_stage(many, a, outputs_count=1, batch_size=8)",
+    )
+    assert [(stage.grouped, stage.stacked, stage.batch_size) for stage in made.stages] == [
+        (True, True, 8),
+        (True, False, 8),
+    ]
+
+
+def test_a_stacked_function_that_is_named_stays_stacked(method):
+    made = method(
+        "y = register.add_stage(halve, x, outputs_count=1, batch_size=8, stack=True)\n"
+        "return register.add_stage('named_stack.halve', y, outputs_count=1)",
+        name="named_stack",
+    )
+    assert [(stage.stacked, stage.batch_size) for stage in made.stages] == [(True, 8), (True, 0)]
+
+
 def test_a_function_used_before_may_be_named(config):
     registration = config(
         TWO_MODELS
@@ -286,6 +306,23 @@ REFUSED = {
         "return register.add_stage(many, x, outputs_count=1, batch_size='8')",
         "'batch_size' should be int",
     ),
+    "stack without batch_size": (
+        "return register.add_stage(halve, x, outputs_count=1, stack=True)",
+        "'stack' should be given together with 'batch_size'",
+    ),
+    "stack that is no bool": (
+        "return register.add_stage(halve, x, outputs_count=1, batch_size=4, stack=1)",
+        "'stack' should be bool",
+    ),
+    "a function of two inputs stacked with one": (
+        "return register.add_stage(cast, x, outputs_count=2, batch_size=4, stack=True)",
+        r"function of add_stage\(cast\) takes 2 input\(s\), .* but 1 are given",
+    ),
+    "a function with and without stack": (
+        "y = register.add_stage(many, x, outputs_count=1, batch_size=4)\n"
+        "return register.add_stage(many, y, outputs_count=1, batch_size=4, stack=True)",
+        "gets stacked arrays here and a tuple of instances where it was used before: give stack in all",
+    ),
     "an empty tag": ("return register.add_stage(halve, x, outputs_count=1, tag='')", "'tag' should not be empty str"),
     "something else as a stage": (
         "return register.add_stage(5, x, outputs_count=1)",
@@ -381,6 +418,15 @@ def test_a_declaration_keeps_its_arguments(config):
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [("", 0.0), ("max_batch_wait_ms=10000", 10000.0), ("max_batch_wait_ms=0.5", 0.5)]
+)
+@pytest.mark.parametrize("declared_by", ["declare_model", "declare_servable"])
+def test_a_declaration_says_how_long_a_batch_may_wait(config, declared_by, given, kept):
+    text = f"from mindspore_serving.server import register\nregister.{declared_by}('a', 'MindIR', {given})\n"
+    assert config(text).models[0].max_batch_wait_ms == kept
+
+
 def test_a_model_is_called_what_its_files_are_called(config):
     config(TWO_MODELS + "assert sub_model.model_key == 'sub.mindir;mul.mindir' and 'add.mindir' in repr(add_model)\n")
 
@@ -408,6 +454,11 @@ def test_a_relative_config_file_is_beside_the_servable_config(config, tmp_path):
         ("'a', 'MindIR', without_batch_dim_inputs=-1", "'without_batch_dim_inputs' should be >= 0"),
         ("'a', 'MindIR', context=register.GpuOptions()", "'context' should be Context or None, but a GpuOptions"),
         ("'a', 'MindIR', config_file=1", "'config_file' should be str"),
+        ("'a', 'MindIR', max_batch_wait_ms='5'", "'max_batch_wait_ms' should be int or float"),
+        ("'a', 'MindIR', max_batch_wait_ms=True", "'max_batch_wait_ms' should be int or float"),
+        ("'a', 'MindIR', max_batch_wait_ms=-0.5", r"'max_batch_wait_ms' should be in range \[0, 10000\], but -0.5"),
+        ("'a', 'MindIR', max_batch_wait_ms=10001", r"'max_batch_wait_ms' should be in range \[0, 10000\]"),
+        ("'a', 'MindIR', max_batch_wait_ms=float('nan')", r"'max_batch_wait_ms' should be in range \[0, 10000\]"),
     ],
 )
 def test_a_wrong_declaration_is_refused(config, arguments, message):

@@ -18,6 +18,7 @@ class RecordingWorker:
     def __init__(self):
         self.sessions = []
         self.models = []
+        self.waits_us = []
 
     def add_python_session(self, inputs, outputs, batch_sizes, run, way):
         self.sessions.append(batch_sizes)
@@ -26,7 +27,8 @@ class RecordingWorker:
     def decrypt(self, path, mode):
         return f"{path} by {mode}".encode()
 
-    def add_model(self, sessions, with_batch_dim, without_batch_dim_inputs, batch_size):
+    def add_model(self, sessions, with_batch_dim, without_batch_dim_inputs, batch_size, max_wait_us):
+        self.waits_us.append(max_wait_us)
         self.models.append((sessions, with_batch_dim, without_batch_dim_inputs, batch_size))
         return 10 + len(self.models)
 
@@ -75,6 +77,15 @@ def test_every_file_becomes_a_session_and_every_declaration_a_model(load):
     assert [file for file, _ in loads] == ["a.mindir", "b.mindir", "c.mindir"]
     assert {kwargs["decrypt"]("file") for _, kwargs in loads} == {b"file by m"}
     assert [entry["file"] for entry in servable_models.describe_models(models)] == ["a.mindir", "b.mindir", "c.mindir"]
+
+
+def test_how_long_a_batch_may_wait_is_told_in_microseconds(load):
+    worker, _, _ = load(
+        declaration("a.mindir"),
+        declaration("b.mindir", max_batch_wait_ms=2.5),
+        declaration("c.mindir", max_batch_wait_ms=0.0001),
+    )
+    assert worker.waits_us == [0, 2500, 1]
 
 
 def test_the_largest_thread_num_counts_for_all_models(load):

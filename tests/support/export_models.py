@@ -1,8 +1,9 @@
 """Exports the small models of the end-to-end tests.
 
-add, addb (batches of 4), plus100: sums of two 2x2 inputs. mulb: their product, in batches of 4. scale: an input of
-shape [2] without batch dimension times one of shape [4, 2]. rows: a sum with any number of rows. shapes: a sum of
-inputs of any two dimensions. secret: add, encrypted with SECRET_KEY in mode AES-CBC.
+add, addb (batches of 4), plus100: sums of two 2x2 inputs. wideb: of two 100x200 inputs, in batches of 4. mulb: the
+product of two 2x2 inputs, in batches of 4. scale: an input of shape [2] without batch dimension times one of shape
+[4, 2]. rows: a sum with any number of rows. shapes: a sum of inputs of any two dimensions. secret: add, encrypted with
+SECRET_KEY in mode AES-CBC.
 
 usage: export_models.py FOLDER
 """
@@ -45,6 +46,7 @@ def main(folder: Path) -> None:
     for name, net, shape in (
         ("add", Add(), (2, 2)),
         ("addb", Add(), (BATCH, 2, 2)),
+        ("wideb", Add(), (BATCH, 100, 200)),
         ("plus100", Add(100), (2, 2)),
     ):
         x = ms.Tensor(np.zeros(shape, np.float32))

@@ -112,6 +112,11 @@ class FakeHealth final : public HealthSource {
  public:
   bool live() override { return is_live; }
   bool ready() override { return is_ready; }
+  ServableHealth servable(std::string_view name, uint64_t version) override {
+    const auto found = servables.find({std::string(name), version});
+    return found == servables.end() ? ServableHealth::kUnknown : found->second;
+  }
+  std::map<std::pair<std::string, uint64_t>, ServableHealth> servables;
   bool is_live = true;
   bool is_ready = true;
 };

@@ -8,16 +8,14 @@ from mindspore_serving.server import master, register
 from mindspore_serving.server._limits import ServerLimits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._server import (
-    reload_servables,
     set_stop_timeout,
     start_grpc_server,
     start_restful_server,
     start_servables,
     stop,
-    stop_servable,
-    watch_versions,
 )
 from mindspore_serving.server._ssl import SSLConfig
+from mindspore_serving.server._version_calls import reload_servables, stop_servable, watch_versions
 
 __all__ = [
     "SSLConfig",

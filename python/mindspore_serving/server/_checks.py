@@ -35,13 +35,18 @@ def check_int(name: str, value: object, minimum: int = 0, maximum: int | None = 
     return value
 
 
-def check_seconds(name: str, value: object, minimum: float, maximum: float) -> float:
-    """Return a number of seconds within the range as a float."""
+def check_number(name: str, value: object, minimum: float, maximum: float, what: str = "int or float") -> float:
+    """Return an int or float (no bool, no NaN) within the range, as a float; `what` is said to be expected."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RuntimeError(f"Parameter '{name}' should be a number of seconds, but {_show(value)} was given")
+        raise RuntimeError(f"Parameter '{name}' should be {what}, but {_show(value)} was given")
     if not minimum <= value <= maximum:  # also for NaN
         raise RuntimeError(f"Parameter '{name}' should be in range [{minimum:g}, {maximum:g}], but {value} was given")
     return float(value)
+
+
+def check_seconds(name: str, value: object, minimum: float, maximum: float) -> float:
+    """Return a number of seconds within the range as a float."""
+    return check_number(name, value, minimum, maximum, "a number of seconds")
 
 
 def check_indexes(name: str, value: object) -> tuple[int, ...]:

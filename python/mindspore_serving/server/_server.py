@@ -20,11 +20,11 @@ from mindspore_serving.server import _checks, _launch
 from mindspore_serving.server._limits import ServerLimits, native_limits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._ssl import SSLConfig
-from mindspore_serving.server._version_watch import VersionWatch
 from mindspore_serving.server._versions import RunningVersions
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Server as NativeServer
+    from mindspore_serving.server._version_watch import VersionWatch
 
 DEFAULT_STOP_TIMEOUT = 10.0  # seconds
 _MAX_STOP_TIMEOUT = 86_400.0
@@ -96,7 +96,7 @@ class _Running:
             )
 
 
-_start_lock = (
+start_lock = (
     threading.RLock()
 )  # one start call at a time; held while waiting, so taken before _lock and never by stop()
 _lock = threading.Lock()  # guards which server is the running one, and which one is stopping
@@ -157,87 +157,6 @@ def start_servables(
             running.started.add("servables")
             running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
             running.monitor.start()
-
-
-def stop_servable(servable_name: str, version_number: int = 0) -> None:
-    """Take one version of a servable out of the running server, and wait until it has gone.
-
-    New requests for it are refused, those that were accepted are answered, its worker processes end. Other servables
-    and versions go on.
-
-    Args:
-        servable_name (str): The servable.
-        version_number (int, optional): The version, 1 or larger; 0 means the newest that runs. Default: 0.
-
-    Raises:
-        RuntimeError: A parameter is invalid, the version does not run, or the server was stopped meanwhile.
-
-    Examples:
-        >>> from mindspore_serving import server
-        >>>
-        >>> server.stop_servable("add", 1)
-    """
-    _checks.check_str("servable_name", servable_name)
-    _checks.check_int("version_number", version_number)
-    with _start_lock:
-        _running_versions("stop_servable").stop(servable_name, version_number, _stop_timeout)
-
-
-def reload_servables() -> list[tuple[str, int]]:
-    """Load the newest versions of servables that were started with ``version_number=0``, if they are newer than the
-    running ones.
-
-    Requests go to a new version once all its workers are ready; the old one then answers what it has and leaves. Copy a
-    new version to a name that is no number and rename it, so that it is complete the moment it appears.
-
-    Returns:
-        list[tuple[str, int]], the names and version numbers that were loaded.
-
-    Raises:
-        RuntimeError: No servable was started, a new version cannot be loaded, or the server was stopped meanwhile. The
-            old version of a servable whose new one cannot be loaded goes on; other servables are reloaded.
-
-    Examples:
-        >>> from mindspore_serving import server
-        >>>
-        >>> server.reload_servables()
-        [('add', 7)]
-    """
-    with _start_lock:
-        return _running_versions("reload_servables").reload(_stop_timeout, settled=False)
-
-
-def watch_versions(interval_seconds: float = 10.0) -> None:
-    """Look for newer versions from time to time, and load them as `reload_servables` does.
-
-    A version is taken when two looks in a row find its files unchanged. One that cannot be loaded is logged, and tried
-    again once its files have changed. The watch ends with the server.
-
-    Args:
-        interval_seconds (float, optional): The time between two looks, in seconds, from 0.1 to 86400; 0 ends the watch.
-            Default: 10.
-
-    Raises:
-        RuntimeError: The parameter is invalid, or no servable was started.
-
-    Examples:
-        >>> from mindspore_serving import server
-        >>>
-        >>> server.watch_versions(interval_seconds=30)
-    """
-    seconds = _checks.check_seconds("interval_seconds", interval_seconds, 0.0, 86_400.0)
-    if 0 < seconds < 0.1:
-        raise RuntimeError(f"Parameter 'interval_seconds' should be 0 or at least 0.1, but {seconds} was given")
-    with _start_lock:
-        versions = _running_versions("watch_versions")
-        running = _get_running()
-        running.end_watch()
-        running.watch = None
-        if seconds > 0:
-            running.watch = VersionWatch(
-                seconds, _start_lock, lambda: versions.reload(_stop_timeout, settled=True), running.check_interrupted
-            )
-            running.watch.start()
 
 
 def start_grpc_server(
@@ -360,7 +279,7 @@ def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
         RuntimeError: The value is invalid.
     """
     _checks.check_int("max_enqueued_requests", max_enqueued_requests, 1)
-    with _start_lock:
+    with start_lock:
         _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
 
 
@@ -382,8 +301,32 @@ def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
         >>> server.master.context.set_max_bytes_in_flight(512 << 20)
     """
     _checks.check_int("max_bytes_in_flight", max_bytes_in_flight, 1 << 20, (1 << 63) - 1)
-    with _start_lock:
+    with start_lock:
         _get_running().native.set_max_bytes_in_flight(max_bytes_in_flight)
+
+
+def running_versions(what: str) -> RunningVersions:
+    """What runs, for the public function `what`; to be called under `start_lock`."""
+    if not _servables_run():
+        raise RuntimeError(f"{what} needs a running server: call start_servables first")
+    versions = _get_running().versions
+    if versions is None:
+        raise RuntimeError(f"{what} was ended by a call of stop()")
+    return versions
+
+
+def stop_timeout() -> float:
+    """What set_stop_timeout was told last, in seconds."""
+    return _stop_timeout
+
+
+def set_watch(watch: VersionWatch | None) -> None:
+    """Start this watch in place of the one there is; to be called under `start_lock`."""
+    running = _get_running()
+    running.end_watch()
+    running.watch = watch
+    if watch is not None:
+        watch.start()
 
 
 class StopOnError:
@@ -393,7 +336,7 @@ class StopOnError:
     stop_on_error = True
 
     def __enter__(self) -> StopOnError:
-        _start_lock.acquire()
+        start_lock.acquire()
         return self
 
     def __exit__(
@@ -403,7 +346,7 @@ class StopOnError:
             if error is not None and self.stop_on_error:
                 stop()
         finally:
-            _start_lock.release()
+            start_lock.release()
 
 
 def _get_running() -> _Running:
@@ -417,15 +360,6 @@ def _get_running() -> _Running:
 def _servables_run() -> bool:
     with _lock:
         return _running is not None and _running.pid == os.getpid() and "servables" in _running.started
-
-
-def _running_versions(what: str) -> RunningVersions:
-    if not _servables_run():
-        raise RuntimeError(f"{what} needs a running server: call start_servables first")
-    versions = _get_running().versions
-    if versions is None:
-        raise RuntimeError(f"{what} was ended by a call of stop()")
-    return versions
 
 
 def _start_endpoint(

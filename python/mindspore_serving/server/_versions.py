@@ -49,7 +49,7 @@ class RunningVersions:
     def __init__(self, native: NativeServer, log_directory: Path, check_interrupted: Callable[[str], None]) -> None:
         self._native = native
         self._log_directory = log_directory
-        self._check_interrupted = check_interrupted
+        self.check_interrupted = check_interrupted
         self._running: dict[tuple[str, int], RunningVersion] = {}
         self._failed: dict[tuple[str, int], Fingerprint] = {}  # what could not be loaded, as it was then
         self._seen: dict[tuple[str, int], Fingerprint] = {}  # new versions at the last look
@@ -134,7 +134,7 @@ class RunningVersions:
                     self._replace(key, new, drain_seconds)
                     loaded.append((new.name, new.version))
             except RuntimeError as error:
-                self._check_interrupted("Loading a new version")
+                self.check_interrupted("Loading a new version")
                 failures.append(str(error))
         if failures:
             raise RuntimeError("\n".join(failures))
@@ -170,7 +170,7 @@ class RunningVersions:
     def _wait_ready(self, numbers: Sequence[int]) -> None:
         while True:
             failure = self._native.wait_ready(numbers, _POLL_SECONDS)
-            self._check_interrupted("Starting the servables")
+            self.check_interrupted("Starting the servables")
             if failure is None:
                 return
             if failure:
@@ -183,7 +183,7 @@ class RunningVersions:
 
     def _wait_gone(self, version: RunningVersion, doing: str) -> None:
         while not self._native.wait_gone(version.number, _POLL_SECONDS):
-            self._check_interrupted(doing)
+            self.check_interrupted(doing)
 
     def _newest(self, old: RunningVersion, *, settled: bool) -> _launch.ServablePlan | None:
         """The plan of a newer version that is there and complete."""

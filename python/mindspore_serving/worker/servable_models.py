@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ def _load_model(
         loaded, sessions = load(worker, order, model, files, options, threads)
         without_batch = model.without_batch_dim_inputs if model.with_batch_dim else ()
         largest = max(one.batch_size for one in loaded)
-        number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0))
+        wait_us = math.ceil(model.max_batch_wait_ms * 1000)
+        number = worker.add_model(sessions, model.with_batch_dim, list(without_batch), max(largest, 0), wait_us)
     return ServableModel(model, number, loaded)
 
 

@@ -105,8 +105,10 @@ class ServableStages:
             native["target"] = self._functions[key]
             if stage.grouped:
                 native["batch_size"] = group_size(method, stage, self._models)
+                native["stacked"] = stage.stacked
             if stage.alone:
                 native["at_once"] = 1
+                native["concurrency"] = stage.concurrency
         return native
 
 

@@ -8,6 +8,9 @@ from typing import Any
 from mindspore_serving.server import _checks
 from mindspore_serving.server.register._body import (
     BUILTINS,
+    INSTANCE,
+    STACKED,
+    TUPLE,
     MethodBody,
     check_accepts,
     check_arity,
@@ -26,6 +29,7 @@ def add_stage(
     outputs_count: int,
     batch_size: int | None = None,
     tag: str | None = None,
+    stack: bool = False,
 ) -> Any:
     """In a method's body: add a stage, in which a Python function or a model works on values of each instance.
 
@@ -43,9 +47,13 @@ def add_stage(
             tuple of instances, each a tuple of its values; it yields, or returns a list or tuple of, one result for
             each instance in order. The number is the most instances of a call; 0 leaves it to the server: the
             smallest batch size of the method's models if the stage takes inputs of the method alone, otherwise the
-            largest, and 1 without models. A function is used in one of the two ways everywhere. No effect on models
-            and built-ins. Default: None.
+            largest, and 1 without models. A function is used in one way everywhere. No effect on models and built-ins.
+            Default: None.
         tag (str, optional): What a failure of the stage is called: "Call <tag> Failed". Default: the function's name.
+        stack (bool, optional): Only with `batch_size`. True: the function is called with one array for each input, in
+            which each instance is a row, and returns one array with a row for each instance (a tuple of them if
+            `outputs_count` is above 1). Instances whose shapes or types differ come in calls of their own. Text and
+            bytes come, and may be returned, as lists. Default: False.
 
     Returns:
         A placeholder of the stage's output, or a tuple of placeholders if `outputs_count` is above 1.
@@ -67,6 +75,13 @@ def add_stage(
         ...     x1, x2 = register.add_stage(to_float32, x1, x2, outputs_count=2)
         ...     y = register.add_stage(add_model, x1, x2, outputs_count=1)
         ...     return y
+        >>>
+        >>> def normalise(x):  # an array with one row for each instance
+        ...     return x / np.maximum(x.max(axis=1, keepdims=True), 1)
+        >>>
+        >>> @register.register_method(output_names=["y"])
+        >>> def normalised(x):
+        ...     return register.add_stage(normalise, x, outputs_count=1, batch_size=32, stack=True)
     """
     body = require_body("add_stage")
     if body.called:
@@ -77,12 +92,14 @@ def add_stage(
         _checks.check_int("batch_size", batch_size)
     if tag is not None:
         _checks.check_str("tag", tag)
+    if _checks.check_bool("stack", stack) and batch_size is None:
+        raise RuntimeError("Parameter 'stack' should be given together with 'batch_size', the most rows of an array")
     if isinstance(stage, Model):
         made = _model_stage(body, stage, args)
     elif isinstance(stage, str) and stage in BUILTINS:
         made = _builtin_stage(body, stage, args, outputs_count)
     else:
-        made = _function_stage(body, stage, args, batch_size)
+        made = _function_stage(body, stage, args, batch_size, stack)
     made.outputs = outputs_count
     made.tag = tag or ""
     made.failure = _failure(body, made)
@@ -107,14 +124,17 @@ def _builtin_stage(body: MethodBody, name: str, args: tuple[Any, ...], outputs_c
     return Stage(StageKind.BUILTIN, title, body.trace.read(args, title), builtin=name)
 
 
-def _function_stage(body: MethodBody, stage: object, args: tuple[Any, ...], batch_size: int | None) -> Stage:
+def _function_stage(
+    body: MethodBody, stage: object, args: tuple[Any, ...], batch_size: int | None, stack: bool
+) -> Stage:
     registration = body.registration
     function = stage
     if isinstance(stage, str):
         _checks.check_str("stage", stage)
         function = find_function(registration, stage, "add_stage", builtins=True)
-        if batch_size is None and registration.function_grouped[id(function)][1]:
-            batch_size = 0  # a name alone means the function as it was used before
+        before = registration.function_takes[id(function)][1]
+        if batch_size is None and before != INSTANCE:
+            batch_size, stack = 0, before == STACKED  # a name alone means the function as it was used before
     if not callable(function):
         raise RuntimeError(
             f"Parameter 'stage' should be function, Model or str, but a {type(function).__name__} was given"
@@ -122,11 +142,14 @@ def _function_stage(body: MethodBody, stage: object, args: tuple[Any, ...], batc
     name = name_of(function)
     title = f"add_stage({name})"
     grouped = batch_size is not None
-    check_accepts(title, function, 1 if grouped else len(args), grouped)
-    check_grouping(registration, title, function, grouped)
+    takes = STACKED if stack else TUPLE if grouped else INSTANCE
+    check_accepts(title, function, len(args), takes)
+    check_grouping(registration, title, function, takes)
     inputs = body.trace.read(args, title)
     registration.functions[f"{registration.servable_name}.{name}"] = function
-    return Stage(StageKind.PYTHON, title, inputs, function=function, grouped=grouped, batch_size=batch_size)
+    return Stage(
+        StageKind.PYTHON, title, inputs, function=function, grouped=grouped, stacked=stack, batch_size=batch_size
+    )
 
 
 def _failure(body: MethodBody, stage: Stage) -> str:

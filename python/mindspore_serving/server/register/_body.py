@@ -12,6 +12,9 @@ from mindspore_serving.server.register._trace import Trace
 
 BUILTINS = {"argmax_cpp": 1}  # name: number of inputs
 
+# What a function is given in a call.
+INSTANCE, TUPLE, STACKED = "one instance", "a tuple of instances", "stacked arrays"
+
 
 class MethodBody:
     """A method's body while it is traced. It uses either the calls with one place each in a method, or add_stage."""
@@ -68,16 +71,16 @@ def check_arity(title: str, expected: int, given: int) -> None:
         raise RuntimeError(f"The function of {title} takes {expected} input(s), but {given} are given")
 
 
-def check_accepts(title: str, function: Callable[..., Any], count: int, grouped: bool) -> None:
-    """The function can be called with `count` positional arguments."""
+def check_accepts(title: str, function: Callable[..., Any], count: int, takes: str) -> None:
+    """The function can be called with so many inputs, or with one tuple of instances."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return  # some native functions do not tell
     try:
-        signature.bind(*[None] * count)
+        signature.bind(*[None] * (1 if takes == TUPLE else count))
     except TypeError:
-        given = "a tuple of instances is given" if grouped else f"{count} are given"
+        given = "a tuple of instances is given" if takes == TUPLE else f"{count} are given"
         raise RuntimeError(
             f"The function of {title} takes {len(signature.parameters)} input(s), {signature}, but {given}"
         ) from None
@@ -99,11 +102,12 @@ def check_counts(registration: Registration, stage: Stage) -> None:
             raise RuntimeError(f"The {what} count {now} of {stage.title} does {phrase} {before}")
 
 
-def check_grouping(registration: Registration, title: str, function: Callable[..., Any], grouped: bool) -> None:
-    """A function gets either one instance or a tuple of them, wherever it is used."""
-    if registration.function_grouped.setdefault(id(function), (function, grouped))[1] != grouped:
-        now, before = ("a tuple of instances", "one instance") if grouped else ("one instance", "a tuple of instances")
+def check_grouping(registration: Registration, title: str, function: Callable[..., Any], takes: str) -> None:
+    """A function gets one instance, a tuple of them or stacked arrays: the same wherever it is used."""
+    before = registration.function_takes.setdefault(id(function), (function, takes))[1]
+    if before != takes:
+        advice = "stack" if INSTANCE not in (takes, before) else "batch_size"
         raise RuntimeError(
-            f"The function of {title} gets {now} here and {before} where it was used before: give batch_size in all "
+            f"The function of {title} gets {takes} here and {before} where it was used before: give {advice} in all "
             "of its stages, or in none"
         )

@@ -13,6 +13,7 @@ from mindspore_serving.server.register._registry import ModelDeclaration, Regist
 
 _FORMATS = ("mindir", "om")
 _LITE_FORMATS = ("mindir_lite", "mindir_opt")
+_MAX_WAIT_MS = 10_000
 
 
 def declare_model(
@@ -23,6 +24,8 @@ def declare_model(
     without_batch_dim_inputs: int | list[int] | tuple[int, ...] | None = None,
     context: Context | None = None,
     config_file: str | None = None,
+    *,
+    max_batch_wait_ms: float = 0.0,
 ) -> Model:
     """Declare a model of the servable. A servable_config.py may declare any number of them; they share the worker.
 
@@ -40,6 +43,9 @@ def declare_model(
         context (Context, optional): What the model is run with. Default: None.
         config_file (str, optional): A configuration file for mixed precision, absolute or relative to the directory
             of servable_config.py. It must exist. Default: None.
+        max_batch_wait_ms (float, optional): How long, in milliseconds, a free model waits for a batch to fill, counted
+            from the arrival of the batch's oldest instance: 0 to 10000. 0: it takes at once what is there. A batch that
+            is full, or holds an instance whose deadline is nearer, does not wait. Default: 0.0.
 
     Returns:
         Model, to be given to `add_stage`.
@@ -76,6 +82,7 @@ def declare_model(
             without_batch_dim_inputs=_check_without_batch(without_batch_dim_inputs),
             context=context,
             config_file=None if config_file is None else _check_config_file(registration, config_file),
+            max_batch_wait_ms=_checks.check_number("max_batch_wait_ms", max_batch_wait_ms, 0, _MAX_WAIT_MS),
         ),
     )
 
@@ -86,6 +93,8 @@ def declare_servable(
     with_batch_dim: bool = True,
     options: AclOptions | GpuOptions | dict[str, str] | None = None,
     without_batch_dim_inputs: int | list[int] | tuple[int, ...] | None = None,
+    *,
+    max_batch_wait_ms: float = 0.0,
 ) -> Model:
     """Declare the model of the servable: once in a servable_config.py, before the methods that call it.
 
@@ -99,6 +108,9 @@ def declare_servable(
         options (Union[AclOptions, GpuOptions, dict[str, str]], optional): Options for the device. Default: None.
         without_batch_dim_inputs (Union[int, list[int], tuple[int]], optional): The indexes of inputs that have no
             batch dimension although `with_batch_dim` is True. Default: None.
+        max_batch_wait_ms (float, optional): How long, in milliseconds, a free model waits for a batch to fill, counted
+            from the arrival of the batch's oldest instance: 0 to 10000. 0: it takes at once what is there. A batch that
+            is full, or holds an instance whose deadline is nearer, does not wait. Default: 0.0.
 
     Returns:
         Model, for `add_stage` and for functions that call it; `call_servable` finds the model by itself.
@@ -118,6 +130,7 @@ def declare_servable(
         with_batch_dim=_checks.check_bool("with_batch_dim", with_batch_dim),
         options=_check_options(options),
         without_batch_dim_inputs=_check_without_batch(without_batch_dim_inputs),
+        max_batch_wait_ms=_checks.check_number("max_batch_wait_ms", max_batch_wait_ms, 0, _MAX_WAIT_MS),
     )
     if any(model.declared_by == "declare_servable" for model in registration.models):
         raise RuntimeError(

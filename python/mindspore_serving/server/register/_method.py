@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from mindspore_serving.server import _checks
 from mindspore_serving.server.register._body import (
     BUILTINS,
+    INSTANCE,
+    TUPLE,
     MethodBody,
     check_accepts,
     check_arity,
@@ -356,8 +358,9 @@ def _call_python(step: str, parameter: str, function: object, args: tuple[Any, .
         )
     name = name_of(function)
     title = f"{call}({name})"
-    check_accepts(title, function, 1 if grouped else len(args), grouped)
-    check_grouping(body.registration, title, function, grouped)
+    takes = TUPLE if grouped else INSTANCE
+    check_accepts(title, function, len(args), takes)
+    check_grouping(body.registration, title, function, takes)
     inputs = body.trace.read(args, title)
     body.registration.functions[f"{body.registration.servable_name}.{name}"] = function
     return body.trace.add(Stage(StageKind.PYTHON, title, inputs, function=function, grouped=grouped, tag=tag))

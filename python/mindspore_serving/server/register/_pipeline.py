@@ -12,6 +12,8 @@ from mindspore_serving.server.register._registry import Method, Stage, StageKind
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+_MAX_CONCURRENCY = 64
+
 
 class PipelineServable:
     """A registered method, to be run from a pipeline.
@@ -69,7 +71,9 @@ class PipelineServable:
         return _calls.unwrap(calls.run_method(self.servable_name, self.method, self.version_number, [args])[0])
 
 
-def register_pipeline(output_names: str | tuple[str, ...] | list[str]) -> Callable[[_Function], _Function]:
+def register_pipeline(
+    output_names: str | tuple[str, ...] | list[str], *, concurrency: int = 1
+) -> Callable[[_Function], _Function]:
     """Decorate a function to make it a pipeline that clients can call.
 
     Unlike the body of a method, the function runs for each instance with the real values, as arrays (text as str): it
@@ -79,9 +83,12 @@ def register_pipeline(output_names: str | tuple[str, ...] | list[str]) -> Callab
     Args:
         output_names (Union[str, tuple[str], list[str]]): The names of the pipeline's outputs. Its inputs are called
             as the function's parameters.
+        concurrency (int, optional): How many instances of this pipeline may run at the same time in a worker, each in
+            a thread of its own, 1 to 64: while one waits for a model, another goes on, and their instances share
+            batches. Above 1, what the pipeline shares between instances must be safe for threads. Default: 1.
 
     Raises:
-        RuntimeError: The type or value of the parameter is invalid, or the pipeline is registered already.
+        RuntimeError: The type or value of a parameter is invalid, or the pipeline is registered already.
 
     Examples:
         >>> from mindspore_serving.server import register
@@ -100,6 +107,7 @@ def register_pipeline(output_names: str | tuple[str, ...] | list[str]) -> Callab
         ...     return x, rounds
     """
     outputs = _checks.check_names("output_names", output_names)
+    _checks.check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
     registration = current_registration("register_pipeline")
 
     def register(function: _Function) -> _Function:
@@ -115,6 +123,7 @@ def register_pipeline(output_names: str | tuple[str, ...] | list[str]) -> Callab
             function=function,
             outputs=len(outputs),
             alone=True,
+            concurrency=concurrency,
             tag="Pipeline",
         )
         returns = tuple(ValueRef(1, i) for i in range(len(outputs)))

@@ -40,8 +40,10 @@ class Stage:
     model: int = 0  # which of Registration.models
     subgraph: int = 0
     outputs: int = 0  # 0 until a use in the method's body has fixed it
-    grouped: bool = False  # the function takes a tuple of instances
+    grouped: bool = False  # the function takes a tuple of instances, or stacked arrays
+    stacked: bool = False  # the function takes stacked arrays
     alone: bool = False  # the worker hands over one instance at a time, and answers it before the next
+    concurrency: int = 1  # so many batches of it may run at once, in threads
     batch_size: int | None = None  # of a grouped stage: the most instances of a call; 0: add_stage's own rule
     tag: str = ""
     failure: str = ""  # what a failure's text begins with; "": made of the tag
@@ -71,6 +73,7 @@ class ModelDeclaration:
     without_batch_dim_inputs: tuple[int, ...]
     context: Any = None  # Context or None
     config_file: str | None = None  # an absolute path
+    max_batch_wait_ms: float = 0.0
 
     @property
     def key(self) -> str:
@@ -88,8 +91,8 @@ class Registration:
     pipelines: dict[str, Method] = field(default_factory=dict)  # if there are any, clients see them and no methods
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)  # by name, for use as a string
     function_counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # by id(): inputs, outputs
-    # By id(): the function itself, which keeps the number its own, and whether it takes a tuple of instances.
-    function_grouped: dict[int, tuple[Callable[..., Any], bool]] = field(default_factory=dict)
+    # By id(): the function itself, which keeps the number its own, and what it takes, in words.
+    function_takes: dict[int, tuple[Callable[..., Any], str]] = field(default_factory=dict)
     # By model and subgraph: inputs, outputs.
     model_counts: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     noted: set[str] = field(default_factory=set)  # calls of earlier releases that the log tells of
