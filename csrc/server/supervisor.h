@@ -29,8 +29,8 @@ struct ServableSpec {
   std::vector<WorkerSpec> workers;   // at least one
   std::vector<std::string> command;  // a worker's, without its last argument
   std::vector<std::pair<std::string, std::string>> environment;
-  std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
   bool joins_later = false;     // others serve already: health does not wait for it
+  std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
 };
 
 struct SupervisorOptions {
