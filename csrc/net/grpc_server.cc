@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "net/acceptor.h"
 #include "net/http2_connection.h"
+#include "net/tls.h"
 
 namespace msserving {
 
@@ -202,6 +203,7 @@ struct GrpcServer::Impl {
        std::shared_ptr<TlsContext> tls_context)
       : shared(loop, options, service),
         tls(std::move(tls_context)),
+        refresher(loop, tls),
         acceptor(loop, std::move(socket), [this](UniqueFd fd) { Accepted(std::move(fd)); }) {}
 
   ~Impl() {
@@ -245,6 +247,7 @@ struct GrpcServer::Impl {
   Http2Shared shared;
   std::shared_ptr<TlsContext> tls;
   std::vector<Http2Connection*> connections;
+  TlsRefresher refresher;
   RateLimit refusals;
   Acceptor acceptor;
 };

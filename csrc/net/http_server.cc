@@ -5,6 +5,7 @@
 
 #include "net/acceptor.h"
 #include "net/http_connection.h"
+#include "net/tls.h"
 
 namespace msserving {
 namespace {
@@ -19,6 +20,7 @@ struct HttpServer::Impl {
        std::shared_ptr<TlsContext> tls_context)
       : shared(loop, options, service),
         tls(std::move(tls_context)),
+        refresher(loop, tls),
         acceptor(loop, std::move(listening_socket), [this](UniqueFd socket) { OnAccept(std::move(socket)); }) {
     // One sweep over all connections now and then instead of a timer for each request.
     int64_t shortest =
@@ -67,6 +69,7 @@ struct HttpServer::Impl {
 
   HttpShared shared;
   std::shared_ptr<TlsContext> tls;
+  TlsRefresher refresher;
   int64_t sweep_interval_ns = 0;
   TimerId sweep_timer = 0;
   Acceptor acceptor;

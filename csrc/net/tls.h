@@ -1,32 +1,77 @@
 // TLS for both front-ends, on OpenSSL.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
+#include "net/event_loop.h"
+
+struct ssl_ctx_st;
+struct ssl_st;
 
 namespace msserving {
 
 struct TlsOptions {
-  std::string certificate_file;  // PEM, the chain
-  std::string private_key_file;  // PEM
+  std::string certificate_file;  // PEM: the server's own certificate, then those of its chain in order
+  std::string private_key_file;  // PEM, not encrypted
   std::string custom_ca_file;    // PEM; needed when verify_client
   bool verify_client = false;
-  bool http2 = false;  // ALPN: "h2" if true, "http/1.1" if not
+  bool http2 = false;  // ALPN: "h2" and nothing else if true; "http/1.1" or no ALPN if not
 };
 
-// An SSL_CTX with TLS 1.2 and 1.3 only. Immutable; shared by all loops.
+// TLS 1.2 and 1.3 only, with the files as they were when last looked at. Shared by all loops; any thread. The lock is
+// held while a session is made or a new context put in place, never while files are read.
 class TlsContext {
  public:
-  // Errors name the file and OpenSSL's reason.
+  // How often the files are looked at. New ones are used once they have stayed the same for as long again, so that a
+  // certificate and its key may be replaced one after the other.
+  static constexpr int64_t kRefreshNs = 2 * kNanosPerSecond;
+
+  // Errors name the file and the reason: not there, no PEM, encrypted, expired, not yet valid, chain out of order, key
+  // of another certificate.
   static Status Create(const TlsOptions& options, std::shared_ptr<TlsContext>* context);
   ~TlsContext();
-  void* native() const { return context_; }  // SSL_CTX*
+  TlsContext(const TlsContext&) = delete;
+
+  // For one more connection; null if there is no memory. Existing ones keep the files they began with.
+  ssl_st* NewSession() const;
+
+  // Looks at the files (device, inode, size, time of change) and loads them if they are new. Files that cannot be used
+  // are logged once, and the old ones are kept. Returns at once if it was called less than kRefreshNs ago, or runs.
+  void Refresh(int64_t now_ns);
 
  private:
-  TlsContext() = default;
-  void* context_ = nullptr;
+  explicit TlsContext(TlsOptions options) : options_(std::move(options)) {}
+  std::string LookAtFiles() const;
+
+  const TlsOptions options_;
+  mutable std::mutex mutex_;
+  ssl_ctx_st* current_ = nullptr;  // guarded by mutex_
+  std::atomic<bool> refreshing_{false};
+  // Of whoever holds refreshing_.
+  int64_t refreshed_ns_ = 0;
+  std::string loaded_;  // how the files looked that were loaded or found unusable
+  std::string seen_;    // how they looked the last time
+};
+
+// Calls Refresh() now and then, on the loop's thread. `tls` may be null.
+class TlsRefresher {
+ public:
+  TlsRefresher(EventLoop* loop, std::shared_ptr<TlsContext> tls);
+  TlsRefresher(const TlsRefresher&) = delete;
+  ~TlsRefresher() { loop_.CancelTimer(timer_); }
+
+ private:
+  void Schedule();
+
+  EventLoop& loop_;
+  std::shared_ptr<TlsContext> tls_;
+  TimerId timer_ = 0;
 };
 
 }  // namespace msserving

@@ -60,7 +60,7 @@ struct TlsBio {
 };
 
 TlsStream::TlsStream(const TlsContext& context, int fd, BufferPool* pool) : fd_(fd), pool_(*pool) {
-  ssl_ = SSL_new(static_cast<SSL_CTX*>(context.native()));
+  ssl_ = context.NewSession();
   BIO* bio = ssl_ != nullptr ? BIO_new(TlsBio::Method()) : nullptr;
   if (bio == nullptr) {
     SSL_free(ssl_);

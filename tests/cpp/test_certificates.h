@@ -10,6 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <initializer_list>
+#include <iterator>
 #include <string>
 
 namespace msserving::testing {
@@ -31,13 +34,13 @@ class TestCertificates {
   }
 
   // The first one is the authority, signed by itself.
-  void Issue(const std::string& name) {
+  void Issue(const std::string& name, long valid_from_s = -3600, long valid_until_s = 3600) {
     EVP_PKEY* key = EVP_EC_gen("P-256");
     X509* certificate = X509_new();
     X509_set_version(certificate, 2);
     ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial_);
-    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), valid_from_s);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), valid_until_s);
     X509_set_pubkey(certificate, key);
     X509_NAME* subject = X509_get_subject_name(certificate);
     X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1,
@@ -68,6 +71,16 @@ class TestCertificates {
 
   std::string Pem(const std::string& name) const { return folder_ + "/" + name + ".pem"; }
   std::string Key(const std::string& name) const { return folder_ + "/" + name + ".key"; }
+
+  // NAME.pem with the certificates of these names, one after the other.
+  void Join(const std::string& name, std::initializer_list<std::string> parts) {
+    std::string all;
+    for (const std::string& part : parts) {
+      std::ifstream file(Pem(part));
+      all.append(std::istreambuf_iterator<char>(file), {});
+    }
+    std::ofstream(Pem(name)) << all;
+  }
 
  private:
   std::string folder_;

@@ -4,6 +4,8 @@
 #include <openssl/ssl.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <filesystem>
 #include <string>
 
 #include "grpc_server_fixture.h"
@@ -43,8 +45,10 @@ class TlsClient {
       SSL_CTX_use_PrivateKey_file(context_, wishes.key.c_str(), SSL_FILETYPE_PEM);
     }
     ssl_ = SSL_new(context_);
-    SSL_set_alpn_protos(ssl_, reinterpret_cast<const unsigned char*>(wishes.protocols.data()),
-                        static_cast<unsigned int>(wishes.protocols.size()));
+    if (!wishes.protocols.empty()) {
+      SSL_set_alpn_protos(ssl_, reinterpret_cast<const unsigned char*>(wishes.protocols.data()),
+                          static_cast<unsigned int>(wishes.protocols.size()));
+    }
     SSL_set_fd(ssl_, fd_);
     connected_ = SSL_connect(ssl_) == 1;
   }
@@ -61,6 +65,12 @@ class TlsClient {
     unsigned int size = 0;
     SSL_get0_alpn_selected(ssl_, &name, &size);
     return {reinterpret_cast<const char*>(name), size};
+  }
+  long serial() const {
+    X509* certificate = SSL_get1_peer_certificate(ssl_);
+    const long serial = ASN1_INTEGER_get(X509_get0_serialNumber(certificate));
+    X509_free(certificate);
+    return serial;
   }
   bool Write(const std::string& bytes) {
     return SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())) == static_cast<int>(bytes.size());
@@ -131,6 +141,99 @@ TEST_F(TlsTest, ErrorsNameTheFile) {
   EXPECT_NE(Why().find("custom_ca"), std::string::npos);
   options_.custom_ca_file = certificates_.Key("server");
   EXPECT_NE(Why().find("CA file"), std::string::npos);
+}
+
+TEST_F(TlsTest, ErrorsSayWhatIsWrongWithAFile) {
+  const auto why = [&](const std::string& certificate, const std::string& key) {
+    options_ = {certificate, key, "", false, true};
+    return Why();
+  };
+  const auto pem = [&](const char* name) { return certificates_.Pem(name); };
+  const auto key = [&](const char* name) { return certificates_.Key(name); };
+  certificates_.Issue("old", -7200, -60);
+  certificates_.Issue("future", 3600, 7200);
+  certificates_.Join("chain", {"server", "ca"});
+  certificates_.Join("reversed", {"ca", "server"});
+  certificates_.Join("unrelated", {"server", "client"});
+  certificates_.Join("stale_chain", {"server", "old"});
+  EXPECT_NE(why("/nowhere/cert.pem", key("server")).find("No such file"), std::string::npos);
+  EXPECT_NE(why("/tmp", key("server")).find("not a file"), std::string::npos);
+  EXPECT_NE(why(key("server"), key("server")).find("there is no certificate in it"), std::string::npos);
+  EXPECT_NE(why(pem("old"), key("old")).find("has expired, it was valid until "), std::string::npos);
+  EXPECT_NE(why(pem("future"), key("future")).find("is not yet valid, it will be from "), std::string::npos);
+  EXPECT_NE(why(pem("reversed"), key("server")).find("out of order"), std::string::npos);
+  EXPECT_NE(why(pem("unrelated"), key("server")).find("certificate 2 is not the issuer of number 1"),
+            std::string::npos);
+  EXPECT_NE(why(pem("stale_chain"), key("server")).find("certificate 2 has expired"), std::string::npos);
+  EXPECT_NE(why(pem("server"), key("client")).find("does not belong to the certificate file"), std::string::npos);
+  EXPECT_NE(why(pem("server"), pem("server")).find("no private key in PEM"), std::string::npos);
+  // A key with a password must not make the server ask for it.
+  EVP_PKEY* secret = EVP_EC_gen("P-256");
+  FILE* file = std::fopen(key("locked").c_str(), "w");
+  PEM_write_PrivateKey(file, secret, EVP_aes_128_cbc(), reinterpret_cast<const unsigned char*>("word"), 4, nullptr,
+                       nullptr);
+  std::fclose(file);
+  EVP_PKEY_free(secret);
+  EXPECT_NE(why(pem("server"), key("locked")).find("it is encrypted"), std::string::npos);
+  options_ = {pem("chain"), key("server"), "", false, true};
+  std::shared_ptr<TlsContext> context;
+  EXPECT_TRUE(TlsContext::Create(options_, &context).ok());
+}
+
+TEST_F(TlsTest, Http2IsSpokenOnlyWithAlpn) {
+  ServeTls();
+  TlsClient without(port(), certificates_.Pem("ca"), {.protocols = ""});
+  EXPECT_FALSE(without.connected());
+  TlsClient with(port(), certificates_.Pem("ca"), {});
+  EXPECT_TRUE(Greets(&with));
+}
+
+class TlsRefreshTest : public TlsTest {
+ protected:
+  void LetTimePass() {
+    for (int i = 0; i < 3; ++i) {
+      Advance(TlsContext::kRefreshNs);
+    }
+  }
+  // Of the certificate that a new connection is shown; 0: no connection.
+  long Shown() {
+    TlsClient client(port(), certificates_.Pem("ca"), {});
+    return Greets(&client) ? client.serial() : 0;
+  }
+};
+
+TEST_F(TlsRefreshTest, NewFilesAreUsedAndOldConnectionsGoOn) {
+  ServeTls({}, &clock);
+  TlsClient running(port(), certificates_.Pem("ca"), {});
+  ASSERT_TRUE(Greets(&running));
+  const long first = running.serial();
+  EXPECT_EQ(Shown(), first);
+  certificates_.Issue("server");
+  Advance(TlsContext::kRefreshNs / 2);
+  EXPECT_EQ(Shown(), first) << "not looked at yet";
+  LetTimePass();
+  const long second = Shown();
+  EXPECT_GT(second, first);
+  ASSERT_TRUE(running.Write(RawFrame(NGHTTP2_PING, 0, 0, "12345678")));
+  EXPECT_GE(running.Read(17).size(), 17u);
+  certificates_.Issue("server");
+  LetTimePass();
+  EXPECT_GT(Shown(), second);
+}
+
+TEST_F(TlsRefreshTest, FilesThatCannotBeUsedChangeNothing) {
+  ServeTls({}, &clock);
+  const long first = Shown();
+  const std::string certificate = certificates_.Pem("server");
+  std::filesystem::rename(certificate, certificate + ".away");
+  LetTimePass();
+  EXPECT_EQ(Shown(), first) << "the file is gone";
+  std::filesystem::copy_file(certificates_.Pem("client"), certificate);
+  LetTimePass();
+  EXPECT_EQ(Shown(), first) << "the key is another one's";
+  std::filesystem::rename(certificates_.Key("client"), certificates_.Key("server"));
+  LetTimePass();
+  EXPECT_GT(Shown(), first) << "now they fit";
 }
 
 TEST_F(TlsTest, SpeaksHttp2AndNothingOlderThanTls12) {
