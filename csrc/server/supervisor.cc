@@ -1,6 +1,7 @@
 #include "server/supervisor.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -511,7 +512,9 @@ void Supervisor::State::Worker::End(uint8_t running, const std::string& why, int
 void Supervisor::State::Worker::OnExit() {
   WorkerExit exit;
   const int pidfd = process.pidfd();
-  if (control) {
+  process.KillGroup();  // what it has forked may hold the other end of the socket
+  pollfd words{control.get(), POLLIN, 0};
+  if (control && poll(&words, 1, 0) > 0) {
     OnControl();  // its last words may still be in the socket
   }
   state->loop.Remove(pidfd, &pid_events);

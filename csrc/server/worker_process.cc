@@ -126,6 +126,12 @@ void WorkerProcess::Signal(int signal) const {
   }
 }
 
+void WorkerProcess::KillGroup() const {
+  if (pid_ > 0) {
+    kill(-pid_, SIGKILL);
+  }
+}
+
 bool WorkerProcess::TryReap(WorkerExit* exit) {
   if (pid_ <= 0) {
     return false;

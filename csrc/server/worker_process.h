@@ -43,6 +43,7 @@ class WorkerProcess {
   bool running() const { return pid_ > 0; }
   int pidfd() const { return pidfd_.get(); }  // readable once the process has ended
   void Signal(int signal) const;
+  void KillGroup() const;  // the process and all that it has started
   // Reaps the process if it has ended; false if it has not.
   bool TryReap(WorkerExit* exit);
   void KillAndReap();
