@@ -148,6 +148,7 @@ class PyServer {
     return seen.count == 0 ? "" : seen.last == SIGINT ? "SIGINT" : "SIGTERM";
   }
   void SetMaxEnqueuedRequests(uint64_t limit) { server_->SetMaxPendingRequests(limit); }
+  void SetMaxQueueSeconds(double seconds) { server_->SetMaxQueueNs(Nanoseconds(seconds)); }
   void SetMaxBytesInFlight(uint64_t limit) { server_->SetMaxBytesInFlight(limit); }
   std::string Stats() { return server_->Stats(); }
 
@@ -180,6 +181,7 @@ void BindServer(py::module_& m) {
       .def("wait", &PyServer::Wait, py::arg("timeout_s"), Release())
       .def("stop", &PyServer::Stop, py::arg("drain_seconds"), Release())
       .def("set_max_enqueued_requests", &PyServer::SetMaxEnqueuedRequests, py::arg("n"))
+      .def("set_max_queue_seconds", &PyServer::SetMaxQueueSeconds, py::arg("seconds"))
       .def("set_max_bytes_in_flight", &PyServer::SetMaxBytesInFlight, py::arg("n"))
       .def("stats", &PyServer::Stats, Release());
 }

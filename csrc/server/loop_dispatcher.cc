@@ -11,6 +11,20 @@
 
 namespace msserving {
 
+namespace {
+
+// Of a segment's instances, those that took the worker's time.
+uint64_t WorkedOn(const ReplyRecord& record) {
+  uint64_t worked = 0;
+  for (uint32_t i = 0; i < record.count; ++i) {
+    const auto error = static_cast<ErrorKind>(record.instances()[i].error);
+    worked += error != ErrorKind::kDeadlineExceeded && error != ErrorKind::kCancelled ? 1 : 0;
+  }
+  return worked;
+}
+
+}  // namespace
+
 LoopDispatcher::LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits)
     : loop_(loop), doorbell_(std::move(doorbell)), limits_(std::move(limits)) {
   // Edge-triggered: each ring is an event of its own, so the counter need not be read.
@@ -46,6 +60,10 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
                                : "servable is not available: version " + std::to_string(version) + " of " + name +
                                      " is not available, no worker is ready for it");
   }
+  if (Status status = Admit(LeastBusy(found, nullptr), kNoDeadline); !status.ok()) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return status;
+  }
   const auto& methods = found->signature.methods;
   for (uint32_t i = 0; i < methods.size(); ++i) {
     if (methods[i].name == method) {
@@ -74,12 +92,11 @@ ServableHealth LoopDispatcher::Health(std::string_view servable, uint64_t versio
 Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns,
                               ReplySink* sink, RequestTicket* ticket) {
   auto* route = static_cast<Route*>(target.servable);
-  const uint64_t limit = limits_->max_pending_requests.load(std::memory_order_relaxed);
-  if (limits_->pending_requests.load(std::memory_order_relaxed) >= limit) {
-    stats_.refused.fetch_add(1, std::memory_order_relaxed);
-    return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
-  }
   WorkerLink* link = LeastBusy(route, nullptr);
+  if (Status status = Admit(link, deadline_ns); !status.ok()) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return status;
+  }
   if (link == nullptr) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return Status(ErrorKind::kServableUnavailable, "servable is not available: all its workers are gone");
@@ -128,6 +145,7 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
     return Status(ErrorKind::kOverloaded, "the queue of the worker is full; try again later");
   }
   link->outstanding_instances += pending->instances;
+  link->estimate.OnGiven(pending->instances, loop_->now_ns());
   ++link->outstanding_requests;
   stats_.accepted.fetch_add(1, std::memory_order_relaxed);
   *ticket = pending->name();
@@ -267,6 +285,24 @@ void LoopDispatcher::FreePending(Pending* pending) {
   }
 }
 
+Status LoopDispatcher::Admit(const WorkerLink* link, int64_t deadline_ns) const {
+  const uint64_t limit = limits_->max_pending_requests.load(std::memory_order_relaxed);
+  if (limits_->pending_requests.load(std::memory_order_relaxed) >= limit) {
+    return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
+  }
+  const int64_t wait_ns = link == nullptr ? 0 : link->estimate.WaitNs();
+  const int64_t max_ns = limits_->max_queue_ns.load(std::memory_order_relaxed);
+  if (max_ns > 0 && wait_ns > max_ns) {
+    return Status(ErrorKind::kOverloaded, "the request would wait longer than the limit of " +
+                                              std::to_string(max_ns / kNanosPerMilli) + " ms; try again later");
+  }
+  // A quarter of the time is kept for the work itself and for what the estimate does not know.
+  if (deadline_ns != kNoDeadline && wait_ns > 0 && wait_ns > (deadline_ns - loop_->now_ns()) / 4 * 3) {
+    return Status(ErrorKind::kOverloaded, "the request would wait longer than its deadline allows; try again later");
+  }
+  return Status::Ok();
+}
+
 WorkerLink* LoopDispatcher::LeastBusy(Route* route, const WorkerLink* except) {
   WorkerLink* best = nullptr;
   for (WorkerLink* link : route->workers) {
@@ -298,11 +334,13 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
   if (!fits) {
     link->Release(segment.offset);
     link->outstanding_instances -= pending->instances - pending->answered;
+    link->estimate.OnBack(pending->instances - pending->answered, 0, loop_->now_ns());
     --link->outstanding_requests;
     FailAll(pending, ErrorKind::kInternal, "the worker's answer is damaged");
     return;
   }
   link->outstanding_instances -= record->count;
+  link->estimate.OnBack(record->count, WorkedOn(*record), loop_->now_ns());
   pending->answered += record->count;
   pending->parts.push_back({record, segment.offset});
   if (pending->answered < pending->instances) {

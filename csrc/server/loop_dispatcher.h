@@ -28,6 +28,8 @@ struct DispatchLimits {
   std::atomic<uint64_t> max_pending_requests{10'000};
   std::atomic<uint64_t> pending_requests{0};
   SuspectList suspects;
+  // A request that would wait longer than this for its worker is refused; 0: no limit.
+  std::atomic<int64_t> max_queue_ns{0};
   // Messages and replies in the front-end, and tensors in shared memory from Submit() until the reply is sent.
   ByteBudget bytes_in_flight{kMaxBytesInFlight};
 };
@@ -48,6 +50,9 @@ struct DispatchStats {
 };
 
 // Pages that large tensors took go back to the system once a servable has been idle for kIdleNs.
+// A request is refused at once, before its tensors are looked at where that can be, when too many are pending, when it
+// would wait too long, or when its deadline would pass in the queue: work on answers that come too late is what turns
+// an overload into an outage.
 // All methods on the loop's thread. Hot paths take no lock, allocate nothing after warm-up and make no system call
 // but one doorbell per wake-up and sleeping worker.
 class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHandler {
@@ -103,6 +108,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
   void FreePending(Pending* pending);
+  Status Admit(const WorkerLink* link, int64_t deadline_ns) const;
   WorkerLink* LeastBusy(Route* route, const WorkerLink* except);
   void Poll(WorkerLink* link);
   void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);

@@ -567,7 +567,9 @@ TEST(Executor, LargeResultsOfPythonArriveWhole) {
         continue;
       }
       // In turns the large one first, where its place is not known yet, and last, where it is.
-      const uint32_t large = i % 2;
+      float number = 0;
+      std::memcpy(&number, input.data, sizeof(number));
+      const uint32_t large = static_cast<uint32_t>(number) % 2;
       TensorView small = input;
       small.dims[0] = 1;
       small.bytes = 4;

@@ -156,7 +156,8 @@ class LoopDispatcherTest : public testing::Test {
     return static_cast<InstanceOrder>(record->mark_of(instance)->order);
   }
 
-  Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0) {
+  Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0,
+                int64_t deadline_ns = kNoDeadline) {
     MethodTarget target;
     if (Status status = dispatcher_.Find("add", version, "sum", &target); !status.ok()) {
       return status;
@@ -170,13 +171,27 @@ class LoopDispatcherTest : public testing::Test {
     view.dtype = DataType::kFloat32;
     request.tensors.assign(instances, view);
     RequestTicket unused;
-    return dispatcher_.Submit(target, request, kNoDeadline, sink, ticket != nullptr ? ticket : &unused);
+    return dispatcher_.Submit(target, request, deadline_ns, sink, ticket != nullptr ? ticket : &unused);
   }
 
   // One wake-up of the loop: its hooks run.
   void Turn() {
     loop_.Post([this] { loop_.Stop(); });
     loop_.Run();
+  }
+
+  // A worker that takes 10 ms an instance, with 60 of them in its queue: 600 ms to wait.
+  void FillQueue(FakeWorker* worker, Sink* sink) {
+    ASSERT_TRUE(Submit(sink, 1, nullptr, 0, clock_.NowNs() + kNanosPerMilli).ok()) << "nobody is waiting yet";
+    for (int i = 0; i < 59; ++i) {
+      ASSERT_TRUE(Submit(sink).ok());
+    }
+    for (int i = 0; i < 30; ++i) {
+      clock_.Advance(10 * kNanosPerMilli);
+      worker->Answer(worker->Take()->request, 0, 1, 1);
+      Turn();
+      ASSERT_TRUE(Submit(sink).ok());
+    }
   }
 
   static uint64_t PagesOf(const SharedMemory& memory) {
@@ -486,6 +501,32 @@ TEST_F(LoopDispatcherTest, LimitsRefuseAndRecover) {
   worker->Answer(worker->Take()->request, 0, 1, 1);
   Turn();
   EXPECT_TRUE(Submit(&sink).ok());
+}
+
+TEST_F(LoopDispatcherTest, WhoWouldWaitTooLongIsRefusedAtOnce) {
+  Sink sink;
+  FillQueue(Add(1), &sink);
+  const auto deadline_in = [this](int64_t ms) { return clock_.NowNs() + ms * kNanosPerMilli; };
+  const Status refused = Submit(&sink, 1, nullptr, 0, deadline_in(700));
+  EXPECT_EQ(refused.kind(), ErrorKind::kOverloaded);
+  EXPECT_NE(refused.message().find("deadline"), std::string::npos);
+  EXPECT_TRUE(Submit(&sink, 1, nullptr, 0, deadline_in(900)).ok());
+  EXPECT_TRUE(Submit(&sink).ok()) << "no deadline, no limit";
+  limits_->max_queue_ns = 400 * kNanosPerMilli;
+  EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kOverloaded);
+  MethodTarget target;
+  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", &target).kind(), ErrorKind::kOverloaded) << "before anything is decoded";
+  limits_->max_queue_ns = kNanosPerSecond;
+  EXPECT_TRUE(Submit(&sink).ok());
+  EXPECT_EQ(dispatcher_.stats().refused.load(), 3u);
+}
+
+TEST_F(LoopDispatcherTest, NewWorkerIsNotThoughtBusyWithTheOldOnesQueue) {
+  Sink sink;
+  FillQueue(Add(1), &sink);
+  dispatcher_.RemoveWorker(1, "gone");
+  Add(2);
+  EXPECT_TRUE(Submit(&sink, 1, nullptr, 0, clock_.NowNs() + kNanosPerMilli).ok());
 }
 
 TEST_F(LoopDispatcherTest, BytesInFlightAreBoundedAndGivenBack) {

@@ -283,6 +283,28 @@ def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
         _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
 
 
+def set_max_queue_seconds(seconds: float) -> None:
+    """Set how long a request may have to wait for its worker in the running server; others are refused at once.
+
+    The server knows what waits and how fast the workers have been of late. Without this limit it refuses by the number
+    of waiting requests, and those whose deadline would pass while they wait.
+
+    Args:
+        seconds (float): From 0 to 86400; 0 means no limit, which is what a new server starts with.
+
+    Raises:
+        RuntimeError: The value is invalid.
+
+    Examples:
+        >>> from mindspore_serving.server.master import context
+        >>>
+        >>> context.set_max_queue_seconds(0.5)
+    """
+    checked = _checks.check_seconds("seconds", seconds, 0, 86400)
+    with start_lock:
+        _get_running().native.set_max_queue_seconds(checked)
+
+
 def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
     """Set how much memory requests and replies may hold together in the running server; more requests are refused.
 

@@ -5,6 +5,7 @@ One thread at a time (`_server` sees to it), but `wait` also returns, by raising
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,9 @@ class RunningVersions:
             self._wait_ready([version.number for version in added])
         except BaseException:
             if later:
-                self._take_back(added)
+                # The script is told the first reason, above all when it is the SystemExit of a signal.
+                with contextlib.suppress(RuntimeError):
+                    self._take_back(added)
             raise
         for version in added:
             self._running[version.plan.name, version.plan.version] = version
