@@ -20,6 +20,7 @@ struct ServableSignature {
   uint64_t version = 0;
   std::vector<MethodSignature> methods;  // a method's index in here names it between server and worker
   bool has_models = false;               // whether methods or user code run them
+  double shortest_timeout_s = 0;         // of its methods; 0: none has one
 };
 
 }  // namespace msserving

@@ -61,7 +61,8 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   QueueEstimate estimate;
   uint64_t outstanding_requests = 0;
   bool alive = true;
-  bool extra = false;  // it runs Python stages alone and has device workers run the models
+  bool extra = false;     // it runs Python stages alone and has device workers run the models
+  bool given_up = false;  // it is being ended: see LoopDispatcher::GiveUp()
 
  private:
   void RetryReleases();

@@ -23,6 +23,9 @@ void Executor::SetPythonStages(PythonStageFunction function, void* context) {
 }
 
 void Executor::AddChannel(std::unique_ptr<Channel> channel) {
+  if (board_ == nullptr) {
+    board_ = channel->board();
+  }
   channels_.push_back(std::make_unique<ChannelState>());
   channels_.back()->channel = std::move(channel);
 }

@@ -43,8 +43,7 @@ def test_zero_is_the_newest_version_by_number(servables):
         "version_directory": str(servables / "add" / "10"),
         "device_id": 0,
         "device_type": None,
-        "dec_key": None,
-        "dec_mode": "AES-GCM",
+        "dec_mode": None,
         "extra": False,
         "has_extra_workers": False,
     }
@@ -110,7 +109,7 @@ def test_extra_workers_have_no_device_and_no_key(servables):
     assert [config_of(worker)["device_id"] for worker in planned.workers] == [3, 1, None, None, None]
     assert [worker.extra for worker in planned.workers] == [False, False, True, True, True]
     assert [config_of(worker)["extra"] for worker in planned.workers] == [worker.extra for worker in planned.workers]
-    assert [config_of(worker)["dec_key"] is None for worker in planned.workers] == [False, False, True, True, True]
+
     assert all(config_of(worker)["has_extra_workers"] for worker in planned.workers)
     assert Path(planned.workers[2].log_file).name == "log_add_extra0_version10.log"
     assert len({worker.log_file for worker in planned.workers}) == 5
@@ -167,9 +166,12 @@ def test_a_relative_directory_is_looked_up_here_then_beside_the_script(servables
     assert _launch.find_servable_directory(ServableStartConfig("my servables", "add", 0)) == servables
 
 
-def test_the_key_travels_in_the_config_alone_and_is_not_shown(servables):
+def test_the_key_travels_beside_the_config_and_is_not_shown(servables):
     (planned,) = plan(ServableStartConfig(str(servables), "add", 0, dec_key=KEY))
-    assert config_of(planned.workers[0])["dec_key"] == KEY.hex()
+    assert planned.dec_key is KEY
+    assert config_of(planned.workers[0])["dec_mode"] == "AES-GCM"
+    assert KEY.hex() not in planned.workers[0].config_json
+    assert str(KEY) not in repr(planned)
     assert KEY.hex() not in repr(planned)
     assert KEY.hex() not in " ".join(_launch.worker_command())
     assert KEY.hex() not in str(_launch.worker_environment())

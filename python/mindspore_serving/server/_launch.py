@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mindspore_serving.server._servable_config import ServableStartConfig
@@ -19,7 +19,7 @@ class WorkerPlan:
     """One worker process: how it is called in messages, what it is told, where its output goes."""
 
     label: str
-    config_json: str = field(repr=False)  # holds the decryption key
+    config_json: str
     log_file: str
     extra: bool = False  # runs Python stages only
 
@@ -34,6 +34,11 @@ class ServablePlan:
     directory: Path
     version_directory: Path | None
     configs: tuple[ServableStartConfig, ...]
+
+    @property
+    def dec_key(self) -> bytes | None:
+        """The user's own object, never a copy."""
+        return self.configs[0].dec_key
 
     def with_configs(self, more: Iterable[ServableStartConfig]) -> ServablePlan:
         """The same, also asked for by `more`."""
@@ -267,7 +272,6 @@ def _plan(name: str, version: int, entry: _Merged, log_directory: Path) -> Serva
 def _plan_worker(
     name: str, version: int, entry: _Merged, device: int | None, kind: str, log_directory: Path
 ) -> WorkerPlan:
-    key = None if device is None else entry.first.dec_key  # a worker without a device loads no model
     config = {
         "servable_directory": str(entry.directory),
         "servable_name": name,
@@ -275,8 +279,7 @@ def _plan_worker(
         "version_directory": None if entry.version_directory is None else str(entry.version_directory),
         "device_id": device,
         "device_type": entry.first.device_type,
-        "dec_key": None if key is None else key.hex(),
-        "dec_mode": entry.first.dec_mode,
+        "dec_mode": None if entry.first.dec_key is None else entry.first.dec_mode,
         "extra": device is None,
         "has_extra_workers": entry.num_parallel_workers > max(len(entry.device_ids), 1),
     }
