@@ -61,6 +61,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   QueueEstimate estimate;
   uint64_t outstanding_requests = 0;
   bool alive = true;
+  bool given_up = false;  // it is being ended: see LoopDispatcher::GiveUp()
 
  private:
   void RetryReleases();

@@ -220,6 +220,9 @@ class Executor {
   // executor_stages.cc: running stages, without the lock
   void RunStage(Hand& hand, StageQueue& queue);
   void RunModel(Hand& hand, StageQueue& queue);
+  static constexpr int kNoLimit = -1;
+  int MarkRunning(std::span<Instance* const> batch);
+  void EndLimit(int slot);
   void Advance(Hand& hand, Instance* instance, const StagePlan* transient);
   bool RunBuiltin(Instance* instance, const StagePlan& stage);
   bool KeepValue(Instance* instance, uint16_t value);
@@ -257,6 +260,9 @@ class Executor {
   std::vector<std::unique_ptr<MethodPlan>> plans_;
   PythonStageFunction python_ = nullptr;
   void* python_context_ = nullptr;
+  WorkerBoard* board_ = nullptr;         // the first channel's
+  std::atomic<uint64_t> used_slots_{0};  // of the board's limits, a bit each
+  std::atomic<uint32_t> next_slot_{0};
   UniqueFd doorbell_;
   UniqueFd wake_;  // rung by a thread of ours
   UniqueFd done_;  // rung when the run ends

@@ -22,6 +22,9 @@ void Executor::SetPythonStages(PythonStageFunction function, void* context) {
 }
 
 void Executor::AddChannel(std::unique_ptr<Channel> channel) {
+  if (board_ == nullptr) {
+    board_ = channel->board();
+  }
   channels_.emplace_back();
   channels_.back().channel = std::move(channel);
 }

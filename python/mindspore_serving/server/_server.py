@@ -52,7 +52,7 @@ class _Running:
 
     def __init__(self) -> None:
         core = cast(Any, load_native("_core"))
-        self.native: NativeServer = core.Server(_io_threads())
+        self.native: NativeServer = core.Server(_io_threads(), _worker_silence_seconds())
         self.pid = os.getpid()
         self.started: set[str] = set()
         self.versions: RunningVersions | None = None  # from the first start_servables on
@@ -443,6 +443,17 @@ def _io_threads() -> int:
             f"Environment variable MSSERVING_IO_THREADS should be a number from 1 to 64, but is '{text}'"
         )
     return int(text)
+
+
+def _worker_silence_seconds() -> float:
+    """After how long without a sign of life a worker is killed and started again; 0: never."""
+    text = os.environ.get("MSSERVING_WORKER_SILENCE_SECONDS", "30")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise RuntimeError(
+            "Environment variable MSSERVING_WORKER_SILENCE_SECONDS should be a whole number of seconds, 0 meaning "
+            f"never, but is '{text}'"
+        )
+    return float(text)
 
 
 def _monitor(running: _Running) -> None:

@@ -83,7 +83,9 @@ class RunningVersions:
             for plan in plans:
                 config_file = fingerprint([plan.directory / plan.name / "servable_config.py"])
                 workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
-                number = self._native.add_servable(plan.name, plan.version, workers, command, environment, later)
+                number = self._native.add_servable(
+                    plan.name, plan.version, workers, command, environment, later, plan.dec_key
+                )
                 added.append(RunningVersion(plan, number, config_file))
             self._wait_ready([version.number for version in added])
         except BaseException:
