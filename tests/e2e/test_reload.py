@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import threading
@@ -13,7 +14,7 @@ from random import Random
 import pytest
 
 from checked_load import Load, ask_once, assert_switches_once, grpc_sender, rest_sender
-from driven_server import DrivenServer, write_numbers
+from driven_server import START, DrivenServer, write_numbers
 from servables import add_config, make_servable
 
 ADD = {"x1": [[1.0, 1.0], [1.0, 1.0]], "x2": [[1.0, 1.0], [1.0, 1.0]]}
@@ -141,6 +142,32 @@ def test_VersionThatCannotBeLoaded_LeavesTheOldOneAndIsTriedAgainOnlyWhenChanged
         until(lambda: load.all()[-1].value == 3.0)
         server.call("server.watch_versions(interval_seconds=0)")
     assert_switches_once(load, 1.0, 3.0)
+
+
+def test_VersionJoinsOnceAllOfItsWorkersAreReady_AndTheLogSaysSo(tmp_path, drive):
+    write_numbers(tmp_path, 1, 1)
+    server = drive(START.replace("config()", "config(devices=(0, 1))"))
+    late = "import os\nif os.environ['SERVING_DEVICE_ID'] == '1': time.sleep(2)"
+    with Load(senders(server)) as load:
+        load.wait_for(5)
+        write_numbers(tmp_path, 2, 2, before=late)
+        reloading = threading.Thread(target=lambda: server.call("server.reload_servables()"))
+        reloading.start()
+        until(lambda: load.all()[-1].value == 2.0)
+        ready = [line for line in server.log.splitlines() if 'event=worker_ready worker="numbers version 2' in line]
+        assert len(ready) == 2
+        reloading.join(60)
+    assert_switches_once(load, 1.0, 2.0)
+    events = re.findall(r"event=(version_\w+) servable=numbers version=(\d)", server.log)
+    assert events == [
+        ("version_joined", "1"),
+        ("version_joined", "2"),
+        ("version_leaving", "1"),
+        ("version_left", "1"),
+    ]
+    assert server.log.count('event=worker_ended worker="numbers version 1') == 2
+    assert server.stop(signal.SIGTERM) == 0
+    assert server.log.index("event=server_stopping drain_ms=10000") < server.log.index("event=server_stopped")
 
 
 def test_LongRequestOfTheOldVersion_IsAnsweredBeforeItLeaves(tmp_path, drive):

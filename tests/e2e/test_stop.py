@@ -120,6 +120,21 @@ def test_SecondSignal_StopsAtOnce(server, number):
     assert server.pids() == []
 
 
+@pytest.mark.parametrize("after", [0.2, 0.6, 1.2])
+def test_SignalWhileStarting_NothingIsLeft(tmp_path, after):
+    write_numbers(tmp_path, 1, 1, before="time.sleep(2)")
+    server = DrivenServer(tmp_path, START.replace("config()", "config(devices=(0, 1))"))
+    try:
+        server.start()
+        time.sleep(after)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait_exit(60) != 0
+        assert server.pids() == []
+        assert "driven" not in server.log.splitlines()
+    finally:
+        server.kill()
+
+
 def test_StopByManyThreads_AllReturnWhenItHasStopped(server):
     asking = ask_both(server, 2.0)
     assert (

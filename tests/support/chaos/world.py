@@ -1,5 +1,6 @@
 """The server that is tormented: three servables, and a script that can start itself anew."""
 
+import re
 import textwrap
 import time
 from pathlib import Path
@@ -128,7 +129,9 @@ class World:
         log = self.server.log
         for servable, count in WORKERS.items():
             pids = self.workers(servable)
-            if len(pids) != count or not all(f"is ready (process {pid})" in log for pid in pids):
+            if len(pids) != count or not all(
+                re.search(rf"event=worker_ready .*\bpid={pid}$", log, re.M) for pid in pids
+            ):
                 return False
         return True
 
