@@ -1,5 +1,6 @@
 """Limits that users set: who passes one is told at once, with the reason, and the others are served on."""
 
+import gzip
 import socket
 import time
 from collections.abc import Iterator
@@ -79,8 +80,10 @@ def test_TooManyPendingRequests_AreRefusedAtOnceAndTheRestIsAnswered(server: Ser
             break
     assert answer == {"error": "Grpc Error, (8, 'resource exhausted'), enqueued requests count exceeds the limit 3"}
     url = f"http://{server.rest_address}/model/waits:measure"
-    refused = requests.post(url, json={"instances": {"data": [1, 2]}}, timeout=60)
+    named = {"x-request-id": "night-shift-7"}
+    refused = requests.post(url, json={"instances": {"data": [1, 2]}}, headers=named, timeout=60)
     assert refused.status_code == 429
+    assert refused.headers["X-Request-Id"] == "night-shift-7"
     assert refused.headers["Retry-After"] == "1"
     assert refused.json() == {"error_msg": "enqueued requests count exceeds the limit 3"}
     gate.touch()
@@ -121,3 +124,14 @@ def test_LargeHeadersAndSlowRequests_AreEnded(server: ServerProcess) -> None:
     with socket.create_connection((host, int(port)), timeout=60) as slow:
         slow.sendall(b"POST /model/waits:measure HTTP/1.1\r\nContent-Length: 10\r\n\r\n1")
         assert slow.recv(12) == b"HTTP/1.1 408"
+
+
+def test_GzipBodiesAndHeadRequests(server: ServerProcess) -> None:
+    url = f"http://{server.rest_address}/model/waits:measure"
+    body = gzip.compress(b'{"instances":{"data":[' + b"1," * 5000 + b"1]}}")
+    answer = requests.post(url, data=body, headers={"Content-Encoding": "gzip"}, timeout=60)
+    assert answer.json() == {"instances": [{"size": 5001}]}
+    assert answer.headers["Date"].endswith(" GMT")
+    assert requests.post(url, data=body[:50], headers={"Content-Encoding": "gzip"}, timeout=60).status_code == 400
+    ready = requests.head(f"http://{server.rest_address}/health/ready", timeout=60)
+    assert (ready.status_code, ready.content) == (200, b"")
