@@ -1,7 +1,9 @@
 """Limits that users set: who passes one is told at once, with the reason, and the others are served on."""
 
 import gzip
+import queue
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,15 +72,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def test_TooManyPendingRequests_AreRefusedAtOnceAndTheRestIsAnswered(server: ServerProcess, tmp_path: Path) -> None:
     gate = tmp_path / "open"
-    client = Client(server.grpc_address, "waits", "hold")
-    held = [client.infer_async({"path": str(gate)}) for _ in range(3)]
-    until = time.monotonic() + 60
-    answer: object = None
-    while time.monotonic() < until:  # the three may be on their way
-        answer = Client(server.grpc_address, "waits", "measure").infer({"data": np.zeros(4, np.int8)})
-        if "error" in answer:
-            break
-    assert answer == {"error": "Grpc Error, (8, 'resource exhausted'), enqueued requests count exceeds the limit 3"}
+    answers: queue.Queue[object] = queue.Queue()
+
+    def hold() -> None:
+        with Client(server.grpc_address, "waits", "hold") as client:
+            answers.put(client.infer({"path": str(gate)}))
+
+    clients = [threading.Thread(target=hold) for _ in range(6)]
+    for one in clients:
+        one.start()
+    for _ in range(3):  # three wait in the server, the others are answered without waiting for them
+        assert answers.get(timeout=60) == {
+            "error": "Grpc Error, (8, 'resource exhausted'), enqueued requests count exceeds the limit 3"
+        }
     url = f"http://{server.rest_address}/model/waits:measure"
     named = {"x-request-id": "night-shift-7"}
     refused = requests.post(url, json={"instances": {"data": [1, 2]}}, headers=named, timeout=60)
@@ -87,7 +93,9 @@ def test_TooManyPendingRequests_AreRefusedAtOnceAndTheRestIsAnswered(server: Ser
     assert refused.headers["Retry-After"] == "1"
     assert refused.json() == {"error_msg": "enqueued requests count exceeds the limit 3"}
     gate.touch()
-    assert [call.result() for call in held] == [[{"path": str(gate)}]] * 3
+    assert [answers.get(timeout=60) for _ in range(3)] == [[{"path": str(gate)}]] * 3
+    for one in clients:
+        one.join()
     accepted = requests.post(url, json={"instances": {"data": [1, 2]}}, timeout=60)
     assert accepted.json() == {"instances": [{"size": 2}]}
 
@@ -103,18 +111,21 @@ def test_TooManyBytesInFlight_AreRefusedWithTheNumbers(server: ServerProcess) ->
     assert client.infer({"data": np.zeros(2 << 20, np.int8)}) == [{"size": 2 << 20}]
 
 
+def wait_for_health(server: ServerProcess, status: int) -> None:
+    until = time.monotonic() + 60
+    while requests.get(f"http://{server.rest_address}/health/ready", timeout=60).status_code != status:
+        assert time.monotonic() < until, "not in time"
+
+
 def test_ConnectionsOverTheLimit_AreClosedOrTold(server: ServerProcess) -> None:
     host, port = server.rest_address.split(":")
     idle = [socket.create_connection((host, int(port)), timeout=60) for _ in range(8)]
     try:
-        until = time.monotonic() + 60
-        status = 200
-        while status != 503 and time.monotonic() < until:
-            status = requests.get(f"http://{server.rest_address}/health/ready", timeout=60).status_code
-        assert status == 503
+        wait_for_health(server, 503)
     finally:
         for one in idle:
             one.close()
+    wait_for_health(server, 200)  # the server has seen them go
 
 
 def test_LargeHeadersAndSlowRequests_AreEnded(server: ServerProcess) -> None:
