@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))  # servers.py, which starts and ends servers
 
-from cases import ceilings, lifecycle, python_stage, serving  # noqa: E402
+from cases import ceilings, lifecycle, overload, python_stage, serving  # noqa: E402
 from harness import load  # noqa: E402
 from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
 from harness.table import render  # noqa: E402
@@ -127,6 +127,7 @@ def main() -> int:
             *lifecycle.cases(WORK, env),
             *ceilings.cases(servables),
             *serving.cases(),
+            *overload.cases(arguments.build, WORK, env, arguments.seconds),
             *python_stage.cases(targets.get, arguments.seconds, WORK),
         ]
         if arguments.case:

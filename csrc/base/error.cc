@@ -28,6 +28,7 @@ const ErrorTraits& TraitsOf(ErrorKind kind) {
       {"message_too_large", 2, 8, 413, false},
       {"method_not_allowed", 2, 12, 405, true},
       {"unauthenticated", 2, 16, 401, false},
+      {"timed_out", 3, 4, 504, true},
   }};
   const auto index = static_cast<size_t>(kind);
   return index < kTable.size() ? kTable[index] : kTable[static_cast<size_t>(ErrorKind::kInternal)];

@@ -23,7 +23,8 @@ enum class ErrorKind : uint8_t {
   kMessageTooLarge,
   kMethodNotAllowed,  // REST: another verb than POST
   kUnauthenticated,
-  kCount,  // number of kinds, not a kind
+  kTimedOut,  // longer in the user's code or the model than the method allows
+  kCount,     // number of kinds, not a kind
 };
 
 // How one kind is told. Application failures (`in_reply`) travel inside a PredictReply with gRPC status 0, as

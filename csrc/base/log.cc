@@ -14,7 +14,28 @@
 namespace msserving {
 namespace {
 
+// "{SERVING:1}" or "{ME:2, SERVING:1}": the level of this module alone; -1 if it does not say.
+int SubmoduleThreshold(const char* text) {
+  constexpr std::string_view kName = "SERVING";
+  const std::string_view all = text == nullptr ? "" : text;
+  for (size_t at = all.find(kName); at != std::string_view::npos; at = all.find(kName, at + 1)) {
+    const bool begins = at == 0 || std::string_view("{, ").find(all[at - 1]) != std::string_view::npos;
+    size_t value = at + kName.size();
+    while (value < all.size() && (all[value] == ' ' || all[value] == ':')) {
+      ++value;
+    }
+    const bool ends = value + 1 >= all.size() || std::string_view("}, ").find(all[value + 1]) != std::string_view::npos;
+    if (begins && ends && value < all.size() && all[value] >= '0' && all[value] <= '3') {
+      return all[value] - '0';
+    }
+  }
+  return -1;
+}
+
 int InitialThreshold() {
+  if (const int own = SubmoduleThreshold(std::getenv("MS_SUBMODULE_LOG_v")); own >= 0) {
+    return own;
+  }
   const char* text = std::getenv("GLOG_v");
   if (text == nullptr || text[0] < '0' || text[0] > '3' || text[1] != '\0') {
     return static_cast<int>(LogLevel::kWarning);

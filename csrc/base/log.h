@@ -1,6 +1,6 @@
 // Levelled log lines on standard error: "[LEVEL] SERVING(pid,thread):time text". GLOG_v: 0 debug, 1 info, 2 warning
-// (default), 3 error. Any thread; a line is written with one system call. Never on a request's path: what a client
-// can cause is logged through a RateLimit.
+// (default), 3 error; MS_SUBMODULE_LOG_v={SERVING:1} wins. Any thread; a line is written with one system call. Never on
+// a request's path: what a client can cause is logged through a RateLimit.
 #pragma once
 
 #include <atomic>

@@ -17,6 +17,7 @@ struct BatchItem {
   int64_t queued_ns = 0;                             // set by whoever calls Push()
   int64_t deadline_ns = kNoDeadline;                 // expired items are dropped when a batch is closed
   const std::atomic<uint32_t>* cancelled = nullptr;  // may be null; nonzero: dropped likewise
+  bool alone = false;                                // shares its batch with nobody
 };
 
 struct BatchPolicy {
@@ -54,7 +55,8 @@ class BatchQueue {
     BatchItem* expired = nullptr;  // deadline passed while queued; chained by next
     BatchItem* cancelled = nullptr;
   };
-  // Closes a batch: oldest first, at most max_batch items (`items` has that much room). Nothing at all if !Ready().
+  // Closes a batch: oldest first, at most max_batch items (`items` has that much room), before or after an item that
+  // goes alone. Nothing at all if !Ready().
   // A batch may come out empty when everything had expired or was cancelled.
   Batch Take(std::span<BatchItem*> items);
 

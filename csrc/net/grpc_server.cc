@@ -1,5 +1,6 @@
 #include "net/grpc_server.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -277,6 +278,10 @@ void GrpcServer::Drain() {
 
 size_t GrpcServer::connections() const { return impl_->connections.size(); }
 
-size_t GrpcServer::calls() const { return impl_->shared.calls; }
+size_t GrpcServer::calls() const {
+  const auto open = std::count_if(impl_->connections.begin(), impl_->connections.end(),
+                                  [](const Http2Connection* connection) { return connection->draining_open(); });
+  return impl_->shared.calls + static_cast<size_t>(open);
+}
 
 }  // namespace msserving

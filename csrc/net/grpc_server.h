@@ -153,7 +153,9 @@ class GrpcServer {
   // Graceful end: no new connections, GOAWAY to the old ones, running calls go on; new streams are refused.
   void Drain();
   size_t connections() const;
-  size_t calls() const;  // in flight
+  // In flight. While draining, a connection that has not yet been told its last stream may bring more: it counts as
+  // one.
+  size_t calls() const;
 
  private:
   struct Impl;

@@ -142,6 +142,8 @@ class Http2Connection final : public Connection {
   void Begin();
   void Drain();
   std::string MakeRequestId() { return shared_.request_ids.Next(); }
+  // Drain() was called, and new streams are still taken.
+  bool draining_open() const { return draining_ && !final_goaway_sent_ && !closed(); }
 
   // GrpcCall's.
   void Reply(Http2Stream* stream, OutgoingBody message);

@@ -75,8 +75,9 @@ ListenOptions MakeListenOptions(int max_msg_mb_size, const std::optional<std::st
 
 class PyServer {
  public:
-  explicit PyServer(int io_threads) {
+  PyServer(int io_threads, double worker_silence_s) {
     ServerOptions options;
+    options.supervisor.silence_ns = Nanoseconds(worker_silence_s);
     options.front_end.io_threads = io_threads;
     server_ = std::make_unique<Server>(options);
     ThrowIfFailed(server_->Start());
@@ -85,8 +86,13 @@ class PyServer {
   uint64_t AddServable(const std::string& name, uint64_t version,
                        const std::vector<std::tuple<std::string, std::string, std::string>>& workers,
                        const std::vector<std::string>& command,
-                       const std::vector<std::pair<std::string, std::string>>& environment, bool joins_later) {
+                       const std::vector<std::pair<std::string, std::string>>& environment, bool joins_later,
+                       const py::object& key) {
     ServableSpec spec;
+    if (!key.is_none()) {
+      const auto text = key.cast<std::string_view>();  // the user's own bytes
+      ThrowIfFailed(Secret::Create({reinterpret_cast<const uint8_t*>(text.data()), text.size()}, &spec.key));
+    }
     spec.name = name;
     spec.version = version;
     spec.command = command;
@@ -142,6 +148,7 @@ class PyServer {
     return seen.count == 0 ? "" : seen.last == SIGINT ? "SIGINT" : "SIGTERM";
   }
   void SetMaxEnqueuedRequests(uint64_t limit) { server_->SetMaxPendingRequests(limit); }
+  void SetMaxQueueSeconds(double seconds) { server_->SetMaxQueueNs(Nanoseconds(seconds)); }
   void SetMaxBytesInFlight(uint64_t limit) { server_->SetMaxBytesInFlight(limit); }
   std::string Stats() { return server_->Stats(); }
 
@@ -155,9 +162,9 @@ class PyServer {
 void BindServer(py::module_& m) {
   using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<PyServer>(m, "Server")
-      .def(py::init<int>(), py::arg("io_threads") = 1)
+      .def(py::init<int, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0)
       .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
-           py::arg("command"), py::arg("environment"), py::arg("joins_later"))
+           py::arg("command"), py::arg("environment"), py::arg("joins_later"), py::arg("key") = py::none())
       .def("wait_ready", &PyServer::WaitReady, py::arg("versions"), py::arg("timeout_s"), Release())
       .def("retire", &PyServer::Retire, py::arg("version"), py::arg("drain_seconds"), Release())
       .def("wait_gone", &PyServer::WaitGone, py::arg("version"), py::arg("timeout_s"), Release())
@@ -174,6 +181,7 @@ void BindServer(py::module_& m) {
       .def("wait", &PyServer::Wait, py::arg("timeout_s"), Release())
       .def("stop", &PyServer::Stop, py::arg("drain_seconds"), Release())
       .def("set_max_enqueued_requests", &PyServer::SetMaxEnqueuedRequests, py::arg("n"))
+      .def("set_max_queue_seconds", &PyServer::SetMaxQueueSeconds, py::arg("seconds"))
       .def("set_max_bytes_in_flight", &PyServer::SetMaxBytesInFlight, py::arg("n"))
       .def("stats", &PyServer::Stats, Release());
 }

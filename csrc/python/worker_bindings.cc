@@ -7,6 +7,8 @@
 
 #include "python/python_session.h"
 #include "python/worker_call_bindings.h"
+#include "worker/lifeline.h"
+#include "worker/model_file.h"
 #include "worker/server_connection.h"
 
 namespace py = pybind11;
@@ -118,6 +120,19 @@ py::dict DictFrom(const StageStats& stage) {
   return dict;
 }
 
+py::bytes DecryptToBytes(const std::string& path, const Secret& key, const std::string& mode) {
+  std::string content;
+  Status status;
+  {
+    py::gil_scoped_release no_gil;
+    status = DecryptModelFile(path, key, mode, &content);
+  }
+  if (!status.ok()) {
+    throw py::value_error(status.message());
+  }
+  return content;
+}
+
 // Set up and run from the thread that made it; request_stop() and stats() from any.
 class Worker {
  public:
@@ -191,8 +206,9 @@ class Worker {
 
   size_t AddMethod(const std::string& name, const std::vector<std::string>& inputs,
                    const std::vector<std::string>& outputs, const std::vector<py::dict>& stages,
-                   const py::object& returns, bool internal) {
+                   const py::object& returns, bool internal, double timeout_s) {
     MethodGraph graph;
+    graph.timeout_ns = static_cast<int64_t>(timeout_s * 1e9);
     graph.signature = {name, inputs, outputs};
     for (const py::dict& stage : stages) {
       graph.stages.push_back(StageFrom(stage));
@@ -238,6 +254,21 @@ class Worker {
       throw py::value_error("unknown option '" + name +
                             "'; there are max_wait_us, max_live_instances, max_held_bytes and keep_free_bytes");
     }
+  }
+
+  py::bytes Decrypt(const std::string& path, const std::string& mode) {
+    if (order_.key == nullptr) {
+      throw std::runtime_error("there is no dec_key");
+    }
+    return DecryptToBytes(path, *order_.key, mode);
+  }
+  void ForgetKey() { order_.key.reset(); }
+
+  void FollowServer() {
+    if (order_.channels.empty()) {
+      throw std::runtime_error("follow_server() comes after receive_start()");
+    }
+    Check(lifeline_.Start(connection_.fd(), order_.channels[0]->control_fd()));
   }
 
   void SendReady(const std::string& body) { Check(connection_.SendReady(body)); }
@@ -315,6 +346,7 @@ class Worker {
   }
 
   ServerConnection connection_;
+  Lifeline lifeline_;
   StartOrder order_;
   ExecutorOptions options_;
   py::object python_stages_;  // keeps the function's context alive
@@ -326,6 +358,15 @@ class Worker {
 }  // namespace
 
 void BindWorker(py::module_& m) {
+  m.def(
+      "decrypt_model_file",
+      [](const std::string& path, const py::bytes& key, const std::string& mode) {
+        const std::string_view text(key);
+        std::shared_ptr<Secret> secret;
+        Check(Secret::Create({reinterpret_cast<const uint8_t*>(text.data()), text.size()}, &secret));
+        return DecryptToBytes(path, *secret, mode);
+      },
+      py::arg("path"), py::arg("key"), py::arg("mode"), "As Worker.decrypt, with a key of the caller's.");
   py::class_<Worker>(m, "Worker", "The native half of a worker process. Private.")
       .def(py::init<int>(), py::arg("control_fd"), "Takes ownership of the control socket.")
       .def("receive_start", &Worker::ReceiveStart,
@@ -340,12 +381,20 @@ void BindWorker(py::module_& m) {
            py::arg("without_batch_dim_inputs"), py::arg("batch_size"), py::arg("max_wait_us") = 0,
            "batch_size 0: the largest the model was compiled for. max_wait_us: how long a batch may wait to be filled.")
       .def("add_method", &Worker::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
-           py::arg("returns"), py::arg("internal") = false,
-           "Returns its number. internal: only call_method() runs it; add these after the others.")
+           py::arg("returns"), py::arg("internal") = false, py::arg("timeout_s") = 0.0,
+           "Returns its number. internal: only call_method() runs it; add these after the others. timeout_s: what one "
+           "call of a function or one run of a model may take; 0: any time.")
       .def(
           "set_python_stages", &Worker::SetPythonStages, py::arg("capsule"),
           "A capsule 'msserving.python_stage' whose pointer is a PythonStageFunction and whose context is its context.")
       .def("set_option", &Worker::SetOption, py::arg("name"), py::arg("value"))
+      .def("decrypt", &Worker::Decrypt, py::arg("path"), py::arg("mode"),
+           "The content of an encrypted model file, with the key that came with the start order. ValueError: it is not "
+           "encrypted so, or not with this key.")
+      .def("forget_key", &Worker::ForgetKey, "Wipes the key; nothing can be decrypted any more.")
+      .def("follow_server", &Worker::FollowServer,
+           "After receive_start(): from now on the process shows the server that it lives, and is killed half a second "
+           "after the server's end.")
       .def("send_ready", &Worker::SendReady, py::arg("description"))
       .def("send_failed", &Worker::SendFailed, py::arg("text"))
       .def("run", &Worker::Run,

@@ -49,6 +49,7 @@ struct MethodGraph {
   MethodSignature signature;
   std::vector<Stage> stages;      // an instance passes them in this order
   std::vector<ValueRef> returns;  // one per output name
+  int64_t timeout_ns = 0;         // one call of a function or one run of a model may take so long; 0: any time
 
   // Every reference points backwards to something that exists; counts fit. The message names the method and stage.
   Status Check() const;

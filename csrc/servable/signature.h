@@ -17,6 +17,7 @@ struct ServableSignature {
   std::string name;
   uint64_t version = 0;
   std::vector<MethodSignature> methods;  // a method's index in here names it between server and worker
+  double shortest_timeout_s = 0;         // of its methods; 0: none has one
 };
 
 }  // namespace msserving

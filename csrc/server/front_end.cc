@@ -210,6 +210,12 @@ void FrontEnd::RemoveWorker(uint64_t worker, const std::string& reason) {
   }
 }
 
+void FrontEnd::GiveUp(uint64_t worker, uint8_t running) {
+  for (const auto& loop : loops_) {
+    loop->loop.Post([target = loop.get(), worker, running] { target->dispatcher->GiveUp(worker, running); });
+  }
+}
+
 void FrontEnd::DropVersion(const std::string& servable, uint64_t version) {
   for (const auto& loop : loops_) {
     loop->loop.Post([target = loop.get(), servable, version] { target->dispatcher->DropVersion(servable, version); });

@@ -53,6 +53,8 @@ class FrontEnd {
   void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment,
                  std::shared_ptr<const VersionGate> gate = nullptr);
   void RemoveWorker(uint64_t worker, const std::string& reason);
+  // As LoopDispatcher::GiveUp(), on every loop.
+  void GiveUp(uint64_t worker, uint8_t running);
   void DropVersion(const std::string& servable, uint64_t version);
   // `drained` is called on a loop's thread once no loop has a request with the version any more.
   void WhenDrained(const std::string& servable, uint64_t version, std::function<void()> drained);

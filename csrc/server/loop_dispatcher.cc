@@ -7,71 +7,23 @@
 #include <utility>
 
 #include "base/log.h"
+#include "server/loop_dispatcher_state.h"
 
 namespace msserving {
 
-// One servable version as this loop sees it.
-struct LoopDispatcher::Route {
-  Route(ServableSignature s, std::shared_ptr<SharedMemory> m, std::shared_ptr<const VersionGate> g)
-      : signature(std::move(s)), memory(std::move(m)), gate(std::move(g)), slab(memory->size()) {}
-  bool open() const { return gate == nullptr || gate->load(std::memory_order_acquire); }
-  ServableSignature signature;
-  std::shared_ptr<SharedMemory> memory;
-  std::shared_ptr<const VersionGate> gate;
-  SlabAllocator slab;
-  std::vector<WorkerLink*> workers;
-  uint64_t largest_block = 0;  // since the memory was last given back
-  bool used = false;           // since the last look
-  uint64_t pending = 0;        // requests, cancelled ones too
-  std::function<void()> drained;
-};
+namespace {
 
-// A request between Submit() and its reply. Its name to the workers is generation << 32 | slot.
-struct LoopDispatcher::Pending {
-  uint32_t slot = 0;
-  uint32_t generation = 1;
-  bool in_use = false;
-  bool retried = false;
-  Route* route = nullptr;
-  WorkerLink* link = nullptr;
-  ReplySink* sink = nullptr;  // null: cancelled, waits only for its block to come back
-  uint32_t method = 0;
-  uint32_t instances = 0;
-  uint32_t answered = 0;
-  uint64_t block = 0;
-  uint64_t block_bytes = 0;
-  ByteCharge charge;
-  struct Part {
-    const ReplyRecord* record;
-    uint64_t offset;
-  };
-  std::vector<Part> parts;
-
-  uint64_t name() const { return uint64_t{generation} << 32 | slot; }
-};
-
-// The reply blocks behind one delivered reply.
-class LoopDispatcher::Blocks final : public ReplyMemory {
- public:
-  explicit Blocks(LoopDispatcher* owner) : owner_(owner) {}
-  void Release() override {
-    for (const uint64_t offset : offsets) {
-      link->Release(offset);
-    }
-    offsets.clear();
-    message.clear();
-    charge.Reset();
-    link.reset();
-    owner_->idle_blocks_.emplace_back(this);
+// Of a segment's instances, those that took the worker's time.
+uint64_t WorkedOn(const ReplyRecord& record) {
+  uint64_t worked = 0;
+  for (uint32_t i = 0; i < record.count; ++i) {
+    const auto error = static_cast<ErrorKind>(record.instances()[i].error);
+    worked += error != ErrorKind::kDeadlineExceeded && error != ErrorKind::kCancelled ? 1 : 0;
   }
-  std::shared_ptr<WorkerLink> link;
-  std::vector<uint64_t> offsets;
-  std::string message;  // of a failure that did not come from a worker
-  ByteCharge charge;
+  return worked;
+}
 
- private:
-  LoopDispatcher* owner_;
-};
+}  // namespace
 
 LoopDispatcher::LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits)
     : loop_(loop), doorbell_(std::move(doorbell)), limits_(std::move(limits)) {
@@ -108,6 +60,10 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
                                : "servable is not available: version " + std::to_string(version) + " of " + name +
                                      " is not available, no worker is ready for it");
   }
+  if (Status status = Admit(LeastBusy(found, nullptr), kNoDeadline); !status.ok()) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return status;
+  }
   const auto& methods = found->signature.methods;
   for (uint32_t i = 0; i < methods.size(); ++i) {
     if (methods[i].name == method) {
@@ -136,15 +92,21 @@ ServableHealth LoopDispatcher::Health(std::string_view servable, uint64_t versio
 Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns,
                               ReplySink* sink, RequestTicket* ticket) {
   auto* route = static_cast<Route*>(target.servable);
-  const uint64_t limit = limits_->max_pending_requests.load(std::memory_order_relaxed);
-  if (limits_->pending_requests.load(std::memory_order_relaxed) >= limit) {
-    stats_.refused.fetch_add(1, std::memory_order_relaxed);
-    return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
-  }
   WorkerLink* link = LeastBusy(route, nullptr);
+  if (Status status = Admit(link, deadline_ns); !status.ok()) {
+    stats_.refused.fetch_add(1, std::memory_order_relaxed);
+    return status;
+  }
   if (link == nullptr) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return Status(ErrorKind::kServableUnavailable, "servable is not available: all its workers are gone");
+  }
+  std::vector<Suspicion> suspects;
+  if (!limits_->suspects.empty()) {
+    if (Status status = FindSuspects(*route, target, instances, &suspects); !status.ok()) {
+      stats_.refused.fetch_add(1, std::memory_order_relaxed);
+      return status;
+    }
   }
   const uint64_t bytes = RequestBlockBytes(instances.tensors);
   ByteCharge charge;
@@ -173,12 +135,17 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
   route->largest_block = std::max(route->largest_block, bytes);
   WriteRequestBlock(route->memory->base(), offset, pending->name(), deadline_ns, target.method, pending->instances,
                     static_cast<uint32_t>(target.signature->inputs.size()), instances.tensors);
+  if (!suspects.empty()) {
+    pending->suspects = std::move(suspects);
+    OrderSuspects(pending);
+  }
   if (!link->Push(pending->name(), offset, bytes)) {
     FreePending(pending);
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return Status(ErrorKind::kOverloaded, "the queue of the worker is full; try again later");
   }
   link->outstanding_instances += pending->instances;
+  link->estimate.OnGiven(pending->instances, loop_->now_ns());
   ++link->outstanding_requests;
   stats_.accepted.fetch_add(1, std::memory_order_relaxed);
   *ticket = pending->name();
@@ -240,49 +207,6 @@ void LoopDispatcher::DropVersion(std::string_view servable, uint64_t version) {
   std::erase_if(routes_, [route](const auto& one) { return one.get() == route; });
 }
 
-void LoopDispatcher::RemoveWorker(uint64_t worker, const std::string& reason) {
-  const auto found =
-      std::find_if(links_.begin(), links_.end(), [worker](const auto& link) { return link->worker() == worker; });
-  if (found == links_.end()) {
-    return;
-  }
-  const std::shared_ptr<WorkerLink> link = *found;
-  Poll(link.get());  // what it finished counts
-  links_.erase(found);
-  link->alive = false;
-  for (const auto& route : routes_) {
-    std::erase(route->workers, link.get());
-  }
-  // By index: an answer may make room for the next request of its connection, which may add a slot.
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].in_use && slots_[i].link == link.get()) {
-      Retry(&slots_[i], reason);
-    }
-  }
-}
-
-void LoopDispatcher::Retry(Pending* pending, const std::string& reason) {
-  if (pending->sink == nullptr) {
-    FinishWithoutReply(pending);
-    return;
-  }
-  auto* record = reinterpret_cast<RequestRecord*>(pending->route->memory->base() + pending->block);
-  WorkerLink* other = LeastBusy(pending->route, pending->link);
-  const bool may_run_again = !pending->retried && record->touched.load(std::memory_order_relaxed) == 0;
-  if (may_run_again && other != nullptr && other->Push(pending->name(), pending->block, pending->block_bytes)) {
-    pending->parts.clear();  // the dead worker's segments go with its memory
-    pending->answered = 0;
-    pending->retried = true;
-    pending->link = other;
-    other->outstanding_instances += pending->instances;
-    ++other->outstanding_requests;
-    stats_.redispatched.fetch_add(1, std::memory_order_relaxed);
-    return;
-  }
-  stats_.lost_worker.fetch_add(1, std::memory_order_relaxed);
-  FailAll(pending, ErrorKind::kWorkerUnavailable, reason);
-}
-
 // The doorbell only has to end the sleep; OnWake() does the work.
 void LoopDispatcher::OnIo(uint32_t) {}
 
@@ -333,6 +257,8 @@ LoopDispatcher::Pending* LoopDispatcher::NewPending() {
   free_slots_.pop_back();
   pending->in_use = true;
   pending->retried = false;
+  pending->given_up = false;
+  pending->moves = 0;
   pending->answered = 0;
   ++pending_count_;
   limits_->pending_requests.fetch_add(1, std::memory_order_relaxed);
@@ -344,6 +270,7 @@ void LoopDispatcher::FreePending(Pending* pending) {
   route->slab.Free(pending->block);
   pending->charge.Reset();
   pending->parts.clear();
+  pending->suspects.clear();
   pending->in_use = false;
   pending->sink = nullptr;
   pending->link = nullptr;
@@ -356,6 +283,24 @@ void LoopDispatcher::FreePending(Pending* pending) {
   if (--route->pending == 0 && route->drained) {
     std::exchange(route->drained, nullptr)();
   }
+}
+
+Status LoopDispatcher::Admit(const WorkerLink* link, int64_t deadline_ns) const {
+  const uint64_t limit = limits_->max_pending_requests.load(std::memory_order_relaxed);
+  if (limits_->pending_requests.load(std::memory_order_relaxed) >= limit) {
+    return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
+  }
+  const int64_t wait_ns = link == nullptr ? 0 : link->estimate.WaitNs();
+  const int64_t max_ns = limits_->max_queue_ns.load(std::memory_order_relaxed);
+  if (max_ns > 0 && wait_ns > max_ns) {
+    return Status(ErrorKind::kOverloaded, "the request would wait longer than the limit of " +
+                                              std::to_string(max_ns / kNanosPerMilli) + " ms; try again later");
+  }
+  // A quarter of the time is kept for the work itself and for what the estimate does not know.
+  if (deadline_ns != kNoDeadline && wait_ns > 0 && wait_ns > (deadline_ns - loop_->now_ns()) / 4 * 3) {
+    return Status(ErrorKind::kOverloaded, "the request would wait longer than its deadline allows; try again later");
+  }
+  return Status::Ok();
 }
 
 WorkerLink* LoopDispatcher::LeastBusy(Route* route, const WorkerLink* except) {
@@ -389,29 +334,44 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
   if (!fits) {
     link->Release(segment.offset);
     link->outstanding_instances -= pending->instances - pending->answered;
+    link->estimate.OnBack(pending->instances - pending->answered, 0, loop_->now_ns());
     --link->outstanding_requests;
     FailAll(pending, ErrorKind::kInternal, "the worker's answer is damaged");
     return;
   }
   link->outstanding_instances -= record->count;
+  link->estimate.OnBack(record->count, WorkedOn(*record), loop_->now_ns());
   pending->answered += record->count;
   pending->parts.push_back({record, segment.offset});
   if (pending->answered < pending->instances) {
     return;
   }
   --link->outstanding_requests;
+  if (!pending->suspects.empty()) {
+    ClearSuspects(*pending);
+  }
   if (pending->sink == nullptr) {
     FinishWithoutReply(pending);
   } else {
-    Deliver(pending);
+    Deliver(pending, {ErrorKind::kInternal, "the worker did not answer"});
   }
 }
 
-void LoopDispatcher::Deliver(Pending* pending) {
+// `missing`: the outcome of instances that were not answered.
+void LoopDispatcher::Deliver(Pending* pending, Status missing) {
   const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
   const uint8_t* slab = pending->link->reply_slab();
   uint64_t bytes = 0;
-  results_.assign(pending->instances, InstanceResult{ErrorKind::kInternal, "the worker did not answer", {}});
+  std::unique_ptr<Blocks> blocks = TakeBlocks();
+  if (pending->answered < pending->instances) {
+    blocks->message = missing.message();
+  }
+  results_.assign(pending->instances, InstanceResult{missing.kind(), blocks->message, {}});
+  for (uint32_t i = 0; pending->answered < pending->instances && i < pending->instances; ++i) {
+    if (pending->record()->mark_of(i)->order == static_cast<uint8_t>(InstanceOrder::kGivenUp)) {
+      results_[i] = InstanceResult{ErrorKind::kTimedOut, kGivenUpText, {}};
+    }
+  }
   views_.resize(pending->instances * outputs);
   for (const Pending::Part& part : pending->parts) {
     const ReplyRecord* record = part.record;
@@ -433,22 +393,27 @@ void LoopDispatcher::Deliver(Pending* pending) {
       result.outputs = {views, outputs};
     }
   }
-  std::unique_ptr<Blocks> blocks;
-  if (idle_blocks_.empty()) {
-    blocks = std::make_unique<Blocks>(this);
-  } else {
-    blocks = std::move(idle_blocks_.back());
-    idle_blocks_.pop_back();
-  }
   blocks->link = pending->link->shared_from_this();
   blocks->charge.TakeAnyway(&limits_->bytes_in_flight, bytes);
   for (const Pending::Part& part : pending->parts) {
     blocks->offsets.push_back(part.offset);
   }
-  ReplySink* sink = pending->sink;
-  FreePending(pending);
+  pending->parts.clear();
+  ReplySink* sink = std::exchange(pending->sink, nullptr);
+  if (!pending->given_up) {  // else the worker, which has still to end, may write into the block
+    FreePending(pending);
+  }
   stats_.answered.fetch_add(1, std::memory_order_relaxed);
   sink->OnReply(Reply{results_, ReplyMemoryPtr(blocks.release())});
+}
+
+std::unique_ptr<LoopDispatcher::Blocks> LoopDispatcher::TakeBlocks() {
+  if (idle_blocks_.empty()) {
+    return std::make_unique<Blocks>(this);
+  }
+  std::unique_ptr<Blocks> blocks = std::move(idle_blocks_.back());
+  idle_blocks_.pop_back();
+  return blocks;
 }
 
 void LoopDispatcher::FailAll(Pending* pending, ErrorKind kind, const std::string& message) {

@@ -15,6 +15,7 @@
 #include "net/event_loop.h"
 #include "servable/dispatcher.h"
 #include "servable/health.h"
+#include "server/suspect_list.h"
 #include "server/worker_link.h"
 #include "tensor/slab.h"
 
@@ -26,6 +27,9 @@ struct DispatchLimits {
 
   std::atomic<uint64_t> max_pending_requests{10'000};
   std::atomic<uint64_t> pending_requests{0};
+  SuspectList suspects;
+  // A request that would wait longer than this for its worker is refused; 0: no limit.
+  std::atomic<int64_t> max_queue_ns{0};
   // Messages and replies in the front-end, and tensors in shared memory from Submit() until the reply is sent.
   ByteBudget bytes_in_flight{kMaxBytesInFlight};
 };
@@ -46,6 +50,9 @@ struct DispatchStats {
 };
 
 // Pages that large tensors took go back to the system once a servable has been idle for kIdleNs.
+// A request is refused at once, before its tensors are looked at where that can be, when too many are pending, when it
+// would wait too long, or when its deadline would pass in the queue: work on answers that come too late is what turns
+// an overload into an outage.
 // All methods on the loop's thread. Hot paths take no lock, allocate nothing after warm-up and make no system call
 // but one doorbell per wake-up and sleeping worker.
 class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHandler {
@@ -68,9 +75,15 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   // is the memory that all its workers have mapped; both are taken the first time and ignored later.
   void AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
                  std::shared_ptr<WorkerLink> link, std::shared_ptr<const VersionGate> gate = nullptr);
-  // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version, once,
-  // or answered with kWorkerUnavailable and `reason`.
+  // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version. A
+  // request of which it was running an instance is moved so once only, that instance runs alone there, and after
+  // SuspectOptions::max_deaths deaths it runs nowhere. What cannot be moved is answered with kWorkerUnavailable and
+  // `reason`.
   void RemoveWorker(uint64_t worker, const std::string& reason);
+  // The worker will be ended. If `running` (InstanceMark::running) is not 0, because what is being run so takes too
+  // long: those instances are answered with kTimedOut, at once if all others of their request are answered. It gets no
+  // more requests; RemoveWorker() follows.
+  void GiveUp(uint64_t worker, uint8_t running);
 
   // To be called after the version's gate was closed. `drained` is called once, on this thread, when this loop has no
   // request with the version: at once if there is none, or no such version.
@@ -95,15 +108,23 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
   void FreePending(Pending* pending);
+  Status Admit(const WorkerLink* link, int64_t deadline_ns) const;
   WorkerLink* LeastBusy(Route* route, const WorkerLink* except);
   void Poll(WorkerLink* link);
   void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);
-  void Deliver(Pending* pending);
+  void Deliver(Pending* pending, Status missing);
+  std::unique_ptr<Blocks> TakeBlocks();
   void FailAll(Pending* pending, ErrorKind kind, const std::string& message);
   void DropSegments(Pending* pending);
   void FinishWithoutReply(Pending* pending);
   void GiveBackIdleMemory();
-  void Retry(Pending* pending, const std::string& reason);
+  // loop_dispatcher_deaths.cc
+  Status FindSuspects(const Route& route, const MethodTarget& target, const RequestInstances& instances,
+                      std::vector<Suspicion>* suspects);
+  void OrderSuspects(Pending* pending);
+  void ClearSuspects(const Pending& pending);
+  void Accuse(Pending* pending, uint32_t instance, uint64_t worker);
+  void Retry(Pending* pending, bool was_running, const std::string& reason);
 
   EventLoop* loop_;
   UniqueFd doorbell_;

@@ -54,6 +54,7 @@ class Server {
   Status StartRest(const std::string& address, const ListenOptions& options);
 
   void SetMaxPendingRequests(uint64_t limit) { front_end_.limits().max_pending_requests = limit; }
+  void SetMaxQueueNs(int64_t limit) { front_end_.limits().max_queue_ns = limit; }  // 0: no limit
   void SetMaxBytesInFlight(uint64_t limit) { front_end_.limits().bytes_in_flight.set_limit(limit); }
 
   // Refuses new work, answers what is running for up to drain_ns, ends the workers, closes everything. A second

@@ -33,6 +33,9 @@ Status ParseSignature(std::string_view json, ServableSignature* signature) {
       root["methods"].get_array().get(methods) != simdjson::SUCCESS) {
     return malformed;
   }
+  if (double seconds = 0; root["shortest_timeout_s"].get_double().get(seconds) == simdjson::SUCCESS) {
+    signature->shortest_timeout_s = seconds;
+  }
   for (const simdjson::dom::element item : methods) {
     MethodSignature method;
     std::string_view name;

@@ -1,11 +1,14 @@
 #include "server/supervisor.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -15,16 +18,27 @@
 #include "net/event_loop.h"
 #include "server/signature_json.h"
 #include "tensor/control_socket.h"
+#include "tensor/exchange.h"
+#include "tensor/shared_memory.h"
 
 namespace msserving {
 namespace {
 
-enum class Phase { kStarting, kRunning, kWaiting, kFailed, kStopped };
+enum class Phase { kStarting, kRunning, kEnding, kWaiting, kFailed, kStopped };
+
+// A worker is looked at so often, or ten times in its shortest time-out.
+constexpr int64_t kWatchNs = kNanosPerSecond;
+constexpr int64_t kWatchCloselyNs = 20 * kNanosPerMilli;
+// So many deaths in a minute are told in a line of their own, once in ten seconds.
+constexpr size_t kManyDeaths = 5;
+constexpr int64_t kManyDeathsWindowNs = 60 * kNanosPerSecond;
+constexpr int64_t kManyDeathsEveryNs = 10 * kNanosPerSecond;
 
 const char* NameOf(Phase phase) {
   switch (phase) {
     case Phase::kStarting: return "starting";
     case Phase::kRunning: return "running";
+    case Phase::kEnding: return "ending";
     case Phase::kWaiting: return "waiting to restart";
     case Phase::kFailed: return "failed";
     case Phase::kStopped: return "stopped";
@@ -62,6 +76,8 @@ struct Supervisor::State {
   std::vector<std::unique_ptr<Worker>> workers;
   bool stopping = false;
   uint64_t next_worker = 1;
+  std::deque<int64_t> deaths_ns;  // of the last minute
+  int64_t many_deaths_told_ns = INT64_MIN;
 
   // Told to other threads; nothing is called under the mutex.
   std::mutex mutex;
@@ -77,6 +93,7 @@ struct Supervisor::State {
   std::vector<WorkerState> published;
 
   void Publish();
+  void CountDeath();
   void Add(uint64_t id, ServableSpec spec);
   Servable* Find(uint64_t id);
   void OpenIfReady(Servable* servable);
@@ -92,7 +109,13 @@ struct Supervisor::State {
 // One worker's life, over all its processes.
 struct Supervisor::State::Worker {
   Worker(State* s, Servable* v, const WorkerSpec& w)
-      : state(s), servable(v), spec(w), pid_events(this), control_events(this) {}
+      : state(s),
+        servable(v),
+        spec(w),
+        log_file(s->options.log_file),
+        log_pipe(&s->loop, &log_file),
+        pid_events(this),
+        control_events(this) {}
 
   void Launch();
   void OnControl();
@@ -101,6 +124,9 @@ struct Supervisor::State::Worker {
   void Died(const std::string& how);
   void SendStop();
   void CloseControl();
+  void Watch();
+  void LookAgain();
+  void End(uint8_t running, const std::string& why, int signal);
 
   struct PidEvents final : IoHandler {
     explicit PidEvents(Worker* w) : worker(w) {}
@@ -122,9 +148,19 @@ struct Supervisor::State::Worker {
   uint64_t restarts = 0;
   int64_t backoff_ns = 0;
   int64_t ready_at_ns = 0;
+  std::string said;           // the failure that the worker itself reported
+  std::string ended_because;  // why the supervisor ended it
+  uint64_t oom_kills = 0;     // of the whole machine, when the process started
+  SharedMemory board_memory;  // of the current process
+  int64_t watch_every_ns = kWatchNs;
+  uint64_t beats = 0;       // the board's, when last looked at
+  int64_t silent_ns = 0;    // how long they have been that
+  TimerId watch_timer = 0;  // also of the kill after a SIGTERM
+  LogFile log_file;
+  LogPipe log_pipe;
   TimerId restart_timer = 0;
-  std::string said;  // the failure that the worker itself reported
   WorkerProcess process;
+  int pid = 0;  // of the current or last process
   UniqueFd control;
   WorkerAttachment attachment;
   PidEvents pid_events;
@@ -336,17 +372,33 @@ void Supervisor::State::RemoveIfGone(Servable* servable) {
 
 void Supervisor::State::Worker::Launch() {
   said.clear();
+  ended_because.clear();
+  oom_kills = OomKills();
   attachment = WorkerAttachment();
   id = state->next_worker++;
   phase = Phase::kStarting;
   UniqueFd theirs;
   Status status = state->front_end->MakeAttachment(&servable->request_slabs, &attachment);
   if (status.ok()) {
-    status = MakeControlPair(&control, &theirs);
+    status = SharedMemory::Map(UniqueFd(fcntl(attachment.channels[0].control.fd(), F_DUPFD_CLOEXEC, 0)), &board_memory);
   }
   if (status.ok()) {
-    WorkerCommand command{servable->spec.command, servable->spec.environment, spec.log_file};
-    status = process.Start(command, std::move(theirs), restarts > 0);
+    status = MakeControlPair(&control, &theirs);
+  }
+  UniqueFd output;
+  if (status.ok() && !spec.log_file.empty()) {
+    status = restarts > 0 ? Status::Ok() : log_file.Open(spec.log_file, false);
+    if (status.ok()) {
+      status = log_pipe.Open(&output);
+    }
+  }
+  if (status.ok()) {
+    WorkerCommand command{servable->spec.command, servable->spec.environment, output ? output.get() : -1};
+    status = process.Start(command, std::move(theirs));
+    pid = static_cast<int>(process.pid());
+  }
+  if (status.ok() && servable->spec.key != nullptr) {
+    status = SendControl(control.get(), 'K', servable->spec.key->text());
   }
   if (status.ok()) {
     // Small, and the socket's buffer is empty: does not block.
@@ -396,13 +448,73 @@ void Supervisor::State::Worker::Ready(const std::string& body) {
     state->news[servable->id].text = body;
   }
   state->OpenIfReady(servable);
+  watch_every_ns = kWatchNs;
+  const auto at_least_every = [this](int64_t ns) { watch_every_ns = std::clamp(ns, kWatchCloselyNs, watch_every_ns); };
+  if (state->options.silence_ns > 0) {
+    at_least_every(state->options.silence_ns / 4);
+  }
+  if (signature.shortest_timeout_s > 0) {
+    at_least_every(static_cast<int64_t>(std::min(signature.shortest_timeout_s, 3600.0) * 1e8));
+  }
+  silent_ns = 0;
+  LookAgain();
+  state->Publish();
+}
+
+void Supervisor::State::Worker::LookAgain() {
+  watch_timer = state->loop.AddTimer(state->loop.now_ns() + watch_every_ns, [this, looked_at = id] {
+    watch_timer = 0;
+    if (looked_at == id && phase == Phase::kRunning && !state->stopping) {
+      Watch();
+    }
+  });
+}
+
+// Time is counted in looks, not by the clock: when this process itself was stopped, nobody is to blame for the gap.
+void Supervisor::State::Worker::Watch() {
+  const auto* board = reinterpret_cast<const WorkerBoard*>(board_memory.base() + ChannelLayout::kBoard);
+  const int64_t now_ns = state->loop.now_ns();
+  for (uint32_t slot = 0; slot < kTimedSlots; ++slot) {
+    const int64_t limit_ns = board->limit_ns[slot].load(std::memory_order_relaxed);
+    if (limit_ns != 0 && now_ns > limit_ns) {
+      End(static_cast<uint8_t>(kFirstTimedMark + slot), "it was ended: a call took longer than its method's time-out",
+          SIGTERM);
+      return;
+    }
+  }
+  const uint64_t now_beats = board->beats.load(std::memory_order_relaxed);
+  silent_ns = std::exchange(beats, now_beats) == now_beats ? silent_ns + watch_every_ns : 0;
+  if (state->options.silence_ns > 0 && silent_ns >= state->options.silence_ns) {
+    End(0,
+        "it was killed: its process showed no sign of life for " + std::to_string(silent_ns / kNanosPerSecond) +
+            " s (stopped, or starved of memory)",
+        SIGKILL);
+    return;
+  }
+  LookAgain();
+}
+
+// What runs with the mark `running` is answered now, all else once the process is gone.
+void Supervisor::State::Worker::End(uint8_t running, const std::string& why, int signal) {
+  phase = Phase::kEnding;
+  ended_because = why;
+  state->front_end->GiveUp(id, running);
+  process.Signal(signal);
+  watch_timer = state->loop.AddTimer(state->loop.now_ns() + state->options.terminate_ns, [this, ended = id] {
+    watch_timer = 0;
+    if (ended == id && phase == Phase::kEnding) {
+      process.Signal(SIGKILL);
+    }
+  });
   state->Publish();
 }
 
 void Supervisor::State::Worker::OnExit() {
   WorkerExit exit;
   const int pidfd = process.pidfd();
-  if (control) {
+  process.KillGroup();  // what it has forked may hold the other end of the socket
+  pollfd words{control.get(), POLLIN, 0};
+  if (control && poll(&words, 1, 0) > 0) {
     OnControl();  // its last words may still be in the socket
   }
   state->loop.Remove(pidfd, &pid_events);
@@ -411,7 +523,12 @@ void Supervisor::State::Worker::OnExit() {
     return;
   }
   CloseControl();
-  Died("its process " + exit.Describe());
+  log_pipe.Drain();
+  std::string how = "its process " + exit.Describe();
+  if (exit.by_signal && exit.code == SIGKILL && ended_because.empty() && OomKills() > oom_kills) {
+    how += ", perhaps by the kernel for want of memory: it has killed a process meanwhile";
+  }
+  Died(ended_because.empty() ? how : ended_because);
 }
 
 void Supervisor::State::Worker::CloseControl() {
@@ -421,10 +538,27 @@ void Supervisor::State::Worker::CloseControl() {
   }
 }
 
+void Supervisor::State::CountDeath() {
+  const int64_t now_ns = loop.now_ns();
+  deaths_ns.push_back(now_ns);
+  while (now_ns - deaths_ns.front() > kManyDeathsWindowNs) {
+    deaths_ns.pop_front();
+  }
+  if (deaths_ns.size() >= kManyDeaths && now_ns - kManyDeathsEveryNs >= many_deaths_told_ns) {
+    many_deaths_told_ns = now_ns;
+    const size_t running = static_cast<size_t>(std::count_if(
+        workers.begin(), workers.end(), [](const auto& worker) { return worker->phase == Phase::kRunning; }));
+    LogEvent(LogLevel::kError, "workers_die_often")
+        .With("deaths_in_last_minute", deaths_ns.size())
+        .With("workers", workers.size())
+        .With("running", running);
+  }
+}
+
 void Supervisor::State::Worker::Died(const std::string& how) {
+  state->loop.CancelTimer(std::exchange(watch_timer, 0));
   const Phase before = std::exchange(phase, state->stopping ? Phase::kStopped : Phase::kWaiting);
-  const std::string what = "worker of " + spec.label + ": " + (said.empty() ? how : said);
-  if (before == Phase::kRunning) {
+  if (before == Phase::kRunning || before == Phase::kEnding) {
     state->front_end->RemoveWorker(id, "the worker of " + spec.label + " ended while it had the request: " + how);
   }
   if (state->stopping || servable->leaving()) {
@@ -434,25 +568,29 @@ void Supervisor::State::Worker::Died(const std::string& how) {
     state->Publish();
     return;
   }
-  std::string text = what;
-  if (said.empty()) {
-    const std::string tail = spec.log_file.empty() ? "" : TailOfFile(spec.log_file, state->options.log_tail_bytes);
-    text += tail.empty() ? "" : "\nThe last lines of its log " + spec.log_file + ":\n" + tail;
-  }
   if (!was_ready) {
+    const std::string tail =
+        spec.log_file.empty() || !said.empty() ? "" : TailOfFile(spec.log_file, state->options.log_tail_bytes);
     phase = Phase::kFailed;
-    state->Fail(servable, text);
+    state->Fail(servable, "worker of " + spec.label + ": " + (said.empty() ? how : said) +
+                              (tail.empty() ? "" : "\nThe last lines of its log " + spec.log_file + ":\n" + tail));
     return;
   }
-  const bool was_healthy =
-      before == Phase::kRunning && state->loop.now_ns() - ready_at_ns >= state->options.healthy_after_ns;
+  const bool was_healthy = (before == Phase::kRunning || before == Phase::kEnding) &&
+                           state->loop.now_ns() - ready_at_ns >= state->options.healthy_after_ns;
   backoff_ns = backoff_ns == 0 || was_healthy ? state->options.first_backoff_ns
                                               : std::min(backoff_ns * 2, state->options.max_backoff_ns);
   ++restarts;
-  LogEvent(LogLevel::kError, "worker_lost")
-      .With("worker", spec.label)
-      .With("restart_in_ms", backoff_ns / kNanosPerMilli)
-      .With("why", text);
+  {
+    LogEvent event(LogLevel::kError, "worker_lost");
+    event.With("servable", servable->spec.name).With("version", servable->spec.version);
+    event.With("worker", spec.label).With("pid", pid).With("restarts", restarts);
+    event.With("restart_in_ms", backoff_ns / kNanosPerMilli).With("cause", said.empty() ? how : said);
+    if (!spec.log_file.empty()) {
+      event.With("log", spec.log_file).With("log_tail", TailOfFile(spec.log_file, state->options.log_tail_bytes));
+    }
+  }
+  state->CountDeath();
   restart_timer = state->loop.AddTimer(state->loop.now_ns() + backoff_ns, [this] {
     restart_timer = 0;
     if (!state->stopping) {

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/secret.h"
 #include "server/front_end.h"
+#include "server/log_file.h"
 #include "server/worker_process.h"
 
 namespace msserving {
@@ -27,7 +29,8 @@ struct ServableSpec {
   std::vector<WorkerSpec> workers;   // at least one
   std::vector<std::string> command;  // a worker's, without its last argument
   std::vector<std::pair<std::string, std::string>> environment;
-  bool joins_later = false;  // others serve already: health does not wait for it
+  bool joins_later = false;     // others serve already: health does not wait for it
+  std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
 };
 
 struct SupervisorOptions {
@@ -36,11 +39,16 @@ struct SupervisorOptions {
   int64_t healthy_after_ns = 60 * kNanosPerSecond;  // then the next death is again answered with the first back-off
   int64_t grace_ns = 10 * kNanosPerSecond;          // for the workers of a version that leaves
   size_t log_tail_bytes = 4096;
+  LogFileOptions log_file = LogFileOptions::FromEnvironment();
+  // A running worker that shows no sign of life for so long (stopped, or its memory swapped out for good) is killed;
+  // 0: never. Stages may run as long as they like: the sign comes from a thread of its own.
+  int64_t silence_ns = 30 * kNanosPerSecond;
+  int64_t terminate_ns = kNanosPerSecond;  // between SIGTERM and SIGKILL, for a worker over a method's time-out
 };
 
-// A worker is first *starting*; once ready it is *running*; after a death it waits out its back-off and starts again,
-// until its version leaves or the supervisor stops. Only before it was ready once is a failure final: its version has
-// failed, and its other workers are ended.
+// A worker is first *starting*; once ready it is *running*; *ending* if it hangs, until it has been killed; after a
+// death it waits out its back-off and starts again, until its version leaves or the supervisor stops. Only before it
+// was ready once is a failure final: its version has failed, and its other workers are ended.
 //
 // A version *joins*: once all of its workers were ready, its gate opens, for all loops at once. It *leaves*: its gate
 // is closed, its requests are answered, its workers end, its memory is given back. Methods: any thread, any time. All

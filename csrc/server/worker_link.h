@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/unique_fd.h"
+#include "server/queue_estimate.h"
 #include "tensor/exchange.h"
 #include "tensor/ring.h"
 #include "tensor/shared_memory.h"
@@ -57,8 +58,10 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   void DiscardIdleMemory();
 
   uint64_t outstanding_instances = 0;  // pushed and not yet answered
+  QueueEstimate estimate;
   uint64_t outstanding_requests = 0;
   bool alive = true;
+  bool given_up = false;  // it is being ended: see LoopDispatcher::GiveUp()
 
  private:
   void RetryReleases();

@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 extern char** environ;
 
@@ -68,22 +70,18 @@ std::string WorkerExit::Describe() const {
   if (!by_signal) {
     return "exited with status " + std::to_string(code);
   }
-  return "was killed by signal " + std::to_string(code) + " (" + strsignal(code) + ")";
+  const char* name = sigabbrev_np(code);
+  return "was killed by signal " + std::to_string(code) + " (" + (name != nullptr ? std::string("SIG") + name : "?") +
+         ", " + strsignal(code) + ")";
 }
 
 WorkerProcess::~WorkerProcess() { KillAndReap(); }
 
-Status WorkerProcess::Start(const WorkerCommand& command, UniqueFd control, bool append_log) {
+Status WorkerProcess::Start(const WorkerCommand& command, UniqueFd control) {
   SpawnOptions options;
-  UniqueFd log;
-  if (!command.log_file.empty()) {
-    const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND | (append_log ? 0 : O_TRUNC);
-    log.Reset(open(command.log_file.c_str(), flags, 0600));
-    if (!log) {
-      return Failed("cannot open the worker's log file '" + command.log_file + "'", errno);
-    }
-    posix_spawn_file_actions_adddup2(&options.files, log.get(), STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&options.files, log.get(), STDERR_FILENO);
+  if (command.output >= 0) {
+    posix_spawn_file_actions_adddup2(&options.files, command.output, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&options.files, command.output, STDERR_FILENO);
   }
   posix_spawn_file_actions_addopen(&options.files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   // adddup2 onto itself would leave close-on-exec set; a socket at another number first.
@@ -99,7 +97,8 @@ Status WorkerProcess::Start(const WorkerCommand& command, UniqueFd control, bool
   sigfillset(&all);
   posix_spawnattr_setsigmask(&options.attributes, &none);
   posix_spawnattr_setsigdefault(&options.attributes, &all);
-  posix_spawnattr_setflags(&options.attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  posix_spawnattr_setpgroup(&options.attributes, 0);
+  posix_spawnattr_setflags(&options.attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 
   std::vector<std::string> arguments = command.arguments;
   arguments.push_back(std::to_string(kControlFd));
@@ -127,9 +126,22 @@ void WorkerProcess::Signal(int signal) const {
   }
 }
 
+void WorkerProcess::KillGroup() const {
+  if (pid_ > 0) {
+    kill(-pid_, SIGKILL);
+  }
+}
+
 bool WorkerProcess::TryReap(WorkerExit* exit) {
   if (pid_ <= 0) {
     return false;
+  }
+  siginfo_t ended{};
+  if (waitid(P_PID, static_cast<id_t>(pid_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0) {
+    if (ended.si_pid == 0) {
+      return false;
+    }
+    kill(-pid_, SIGKILL);  // what it has started; before it is reaped, so that the number is still its group's
   }
   int status = 0;
   const pid_t reaped = waitpid(pid_, &status, WNOHANG);
@@ -148,11 +160,22 @@ void WorkerProcess::KillAndReap() {
   if (pid_ <= 0) {
     return;
   }
+  kill(-pid_, SIGKILL);
   kill(pid_, SIGKILL);
   while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
   pid_ = 0;
   pidfd_.Reset();
+}
+
+uint64_t OomKills() {
+  UniqueFd file(open("/proc/vmstat", O_RDONLY | O_CLOEXEC));
+  std::string text(16 << 10, '\0');
+  const ssize_t got = file ? read(file.get(), text.data(), text.size()) : 0;
+  text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+  constexpr std::string_view kName = "\noom_kill ";
+  const size_t at = text.find(kName);
+  return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at + kName.size(), nullptr, 10);
 }
 
 std::string TailOfFile(const std::string& path, size_t bytes) {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,10 +16,10 @@ namespace msserving {
 struct WorkerCommand {
   std::vector<std::string> arguments;                            // [0] is looked up in PATH
   std::vector<std::pair<std::string, std::string>> environment;  // replaces or adds to the server's own
-  std::string log_file;  // standard output and error; empty: the server's own. The directory must exist.
+  int output = -1;                                               // standard output and error; -1: the server's own
 };
 
-// How a process ended, for people: "exited with status 3", "was killed by signal 9 (Killed)".
+// How a process ended, for people: "exited with status 3", "was killed by signal 9 (SIGKILL, Killed)".
 struct WorkerExit {
   bool by_signal = false;
   int code = 0;  // status or signal number
@@ -33,14 +34,16 @@ class WorkerProcess {
   WorkerProcess(const WorkerProcess&) = delete;
   WorkerProcess& operator=(const WorkerProcess&) = delete;
 
-  // The child gets `control` as the descriptor whose number is appended to its arguments. It runs in the server's
-  // process group, with default signal dispositions and an empty signal mask. `append_log`: keep what is in the log.
-  Status Start(const WorkerCommand& command, UniqueFd control, bool append_log);
+  // The child gets `control` as the descriptor whose number is appended to its arguments. It leads a
+  // process group of its own, which is killed when it has ended, with default signal dispositions and an empty mask.
+  //
+  Status Start(const WorkerCommand& command, UniqueFd control);
 
   pid_t pid() const { return pid_; }
   bool running() const { return pid_ > 0; }
   int pidfd() const { return pidfd_.get(); }  // readable once the process has ended
   void Signal(int signal) const;
+  void KillGroup() const;  // the process and all that it has started
   // Reaps the process if it has ended; false if it has not.
   bool TryReap(WorkerExit* exit);
   void KillAndReap();
@@ -49,6 +52,9 @@ class WorkerProcess {
   pid_t pid_ = 0;
   UniqueFd pidfd_;
 };
+
+// How many processes the kernel has killed for want of memory since it started; 0 if it does not say.
+uint64_t OomKills();
 
 // The last lines of a file, at most `bytes` of them; empty if it cannot be read.
 std::string TailOfFile(const std::string& path, size_t bytes);

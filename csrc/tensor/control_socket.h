@@ -11,7 +11,8 @@
 namespace msserving {
 
 // One message: a kind, a body of at most kMaxControlBody bytes, and descriptors.
-//   server -> worker   'S' start: JSON configuration; descriptors: the worker's doorbell, then for each event loop
+//   server -> worker   'K' the key of the servable's encrypted models; before 'S', if there is one
+//                      'S' start: JSON configuration; descriptors: the worker's doorbell, then for each event loop
 //                      control memory, reply slab, request slab, the loop's doorbell
 //                      'X' stop: answer what was accepted, then exit
 //   worker -> server   'R' ready: JSON signature    'F' failed to start: text for the user

@@ -69,6 +69,7 @@ void WriteRequestBlock(uint8_t* slab, uint64_t offset, uint64_t request, int64_t
   record->inputs = inputs;
   record->cancelled.store(0, std::memory_order_relaxed);
   record->touched.store(0, std::memory_order_relaxed);
+  record->mark = {};
   uint64_t at = offset + AlignUp(sizeof(RequestRecord) + tensors.size() * sizeof(TensorRecord));
   TensorRecord* out = record->tensors();
   for (const TensorView& tensor : tensors) {
@@ -76,6 +77,7 @@ void WriteRequestBlock(uint8_t* slab, uint64_t offset, uint64_t request, int64_t
     out->bytes = tensor.bytes;
     out->dtype = static_cast<uint8_t>(tensor.dtype);
     out->rank = tensor.rank;
+    out->mark = {};
     for (int i = 0; i < tensor.rank; ++i) {
       out->dims[i] = tensor.dims[i];
     }

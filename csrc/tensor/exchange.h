@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/error.h"
 #include "tensor/ring.h"
@@ -33,12 +34,50 @@ inline constexpr uint32_t kReleaseRingCapacity = 32'768;
 
 constexpr size_t WholePages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
-// Control memory: the three rings one after the other, each at the start of a page.
+// Calls with a time-out that a worker watches at a time; further ones have none.
+inline constexpr uint32_t kTimedSlots = 64;
+
+// What a worker tells the supervisor, in the control memory of its first channel. Written by the worker alone.
+struct WorkerBoard {
+  std::atomic<uint64_t> beats;  // rises while the process runs at all, whatever its stages do
+  // By slot: the time (CLOCK_MONOTONIC) at which what is being run has taken longer than its method allows; 0: nothing.
+  std::atomic<int64_t> limit_ns[kTimedSlots];
+};
+
+// InstanceMark::running.
+inline constexpr uint8_t kRunningMark = 1;
+inline constexpr uint8_t kFirstTimedMark = 2;  // plus the slot, if the instance's method has a time-out
+
+// Control memory: the three rings one after the other, each at the start of a page, then the board.
 struct ChannelLayout {
   static constexpr size_t kRequests = 0;
   static constexpr size_t kReplies = WholePages(RingBytes(kRequestRingCapacity));
   static constexpr size_t kReleases = kReplies + WholePages(RingBytes(kReplyRingCapacity));
-  static constexpr size_t kBytes = kReleases + WholePages(RingBytes(kReleaseRingCapacity));
+  static constexpr size_t kBoard = kReleases + WholePages(RingBytes(kReleaseRingCapacity));
+  static constexpr size_t kBytes = kBoard + WholePages(sizeof(WorkerBoard));
+};
+
+// What the server tells the worker about one instance of a request.
+enum class InstanceOrder : uint8_t {
+  kRun,
+  kRunAlone,  // it was being run when a worker died: no other instance shares its run
+  kRefuse,    // workers died on it too often: it is answered with kRefusedText
+  kGivenUp,   // it took longer than its method allows: it is answered with kGivenUpText
+};
+inline constexpr std::string_view kRefusedText =
+    "this instance is refused for some minutes: worker processes have died while they ran it";
+inline constexpr std::string_view kGivenUpText =
+    "the time-out of the method passed while this instance was being run; its worker process is ended and started "
+    "again";
+
+// One per instance: in the record of its first tensor, or in the request's if the method has no inputs.
+struct InstanceMark {
+  uint8_t order;    // an InstanceOrder; the server's, written before the block is handed over
+  uint8_t running;  // whether user code or the model is being run for it: kRunningMark or more; 0: not. The
+                    // worker's; the server reads it when the worker has died or is being ended
+
+  void SetRunning(uint8_t value) { std::atomic_ref<uint8_t>(running).store(value, std::memory_order_relaxed); }
+  uint8_t Running() { return std::atomic_ref<uint8_t>(running).load(std::memory_order_relaxed); }
 };
 
 struct TensorRecord {
@@ -46,7 +85,8 @@ struct TensorRecord {
   uint64_t bytes;
   uint8_t dtype;
   uint8_t rank;
-  uint8_t unused[6];
+  InstanceMark mark;  // of the instance that begins with this tensor
+  uint8_t unused[4];
   int64_t dims[kMaxRank];  // only `rank` of them are written
 };
 
@@ -58,8 +98,10 @@ struct RequestRecord {
   uint32_t inputs;                  // of the method
   std::atomic<uint32_t> cancelled;  // set by the server at any time: nobody waits for the answer any more
   std::atomic<uint32_t> touched;    // set by the worker before user code may write into this block: not to be run again
-  uint32_t unused;
+  InstanceMark mark;                // of the one instance that a method without inputs has
+  uint16_t unused;
 
+  InstanceMark* mark_of(uint32_t instance) { return inputs > 0 ? &tensors()[size_t{instance} * inputs].mark : &mark; }
   TensorRecord* tensors() { return reinterpret_cast<TensorRecord*>(this + 1); }
   const TensorRecord* tensors() const { return reinterpret_cast<const TensorRecord*>(this + 1); }
 };

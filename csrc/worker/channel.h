@@ -54,6 +54,8 @@ class Channel {
   void Arm(bool requests, bool releases);
   void Disarm();
 
+  int control_fd() const { return control_memory_.fd(); }
+  WorkerBoard* board() const { return reinterpret_cast<WorkerBoard*>(control_memory_.base() + ChannelLayout::kBoard); }
   uint8_t* request_memory() const { return request_memory_.base(); }
   uint64_t request_bytes() const { return request_memory_.size(); }
   uint8_t* reply_memory() const { return reply_memory_.base(); }

@@ -12,6 +12,9 @@
 namespace msserving {
 namespace {
 
+// A Python stage is handed so much work at once.
+constexpr int64_t kHandOverNs = 2 * kNanosPerMilli;
+
 constexpr int kSignalCheckMs = 100;
 constexpr int64_t kRingFullRetryNs = kNanosPerMilli;
 
@@ -213,6 +216,7 @@ void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mut
   lock.lock();
   now_ns_ = std::max(now_ns_, end_ns);
   EnqueueMoved(hand);
+  AdaptHandOver(queue, instances, end_ns - begin_ns);
   if (queue->graph != nullptr) {  // Python stages count themselves
     queue->instances += instances;
     queue->run_ns += static_cast<uint64_t>(end_ns - begin_ns);
@@ -221,6 +225,17 @@ void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mut
   --busy_[queue->lane];
   --queue->running;
   TellCallers(hand, lock);
+}
+
+void Executor::AdaptHandOver(StageQueue* queue, size_t instances, int64_t run_ns) {
+  if (queue->fewest == 0 || instances == 0) {
+    return;
+  }
+  const int64_t each_ns = std::max<int64_t>(1, run_ns / static_cast<int64_t>(instances));
+  const int64_t fitting = std::min<int64_t>(kHandOverNs / each_ns, queue->queue.max_batch());
+  // Down at once, up by doubling: one quick instance among slow ones is no reason for a long run.
+  const int64_t wanted = std::min<int64_t>(fitting, int64_t{queue->at_once} * 2);
+  queue->at_once = std::max(queue->fewest, static_cast<uint32_t>(wanted));
 }
 
 Executor::StageQueue* Executor::OldestReady(Lane lane) {
@@ -258,7 +273,8 @@ Executor::StageQueue* Executor::TakeFrom(Hand& hand, Lane lane) {
     if (queue == nullptr) {
       break;
     }
-    const BatchQueue::Batch batch = queue->queue.Take(hand.room);
+    const size_t room = std::min<size_t>(hand.room.size(), queue->at_once);
+    const BatchQueue::Batch batch = queue->queue.Take(std::span(hand.room).first(room));
     Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
     Drop(hand, batch.cancelled, ErrorKind::kCancelled);
     if (batch.count > 0) {

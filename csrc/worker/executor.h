@@ -140,6 +140,11 @@ class Executor {
     ModelGraph* graph = nullptr;       // of a model's queue
     const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
+    // Instances handed to a Python stage at once, so that the first one's answer does not wait for a long run of
+    // others. From `fewest` to the queue's max_batch, by the time that instances have taken (max_batch before
+    // the first has); fewest 0: always max_batch.
+    uint32_t fewest = 0;
+    uint32_t at_once = UINT32_MAX;
     uint32_t running = 0;  // batches of it in stages now
     uint64_t instances = 0;
     uint64_t run_ns = 0;
@@ -179,6 +184,7 @@ class Executor {
   Status CheckStage(const MethodPlan& plan, size_t index) const;
   uint32_t QueueForModel(const StagePlan& stage);
   uint32_t QueueForPython(const MethodPlan& plan, const StagePlan& stage);
+  static void AdaptHandOver(StageQueue* queue, size_t instances, int64_t run_ns);
   uint32_t PythonBound(const MethodPlan& plan, const StagePlan& stage) const;
   // executor.cc: the threads' loop and blocking
   Status OpenEvents(UniqueFd doorbell);
@@ -214,6 +220,9 @@ class Executor {
   // executor_stages.cc: running stages, without the lock
   void RunStage(Hand& hand, StageQueue& queue);
   void RunModel(Hand& hand, StageQueue& queue);
+  static constexpr int kNoLimit = -1;
+  int MarkRunning(std::span<Instance* const> batch);
+  void EndLimit(int slot);
   void Advance(Hand& hand, Instance* instance, const StagePlan* transient);
   bool RunBuiltin(Instance* instance, const StagePlan& stage);
   bool KeepValue(Instance* instance, uint16_t value);
@@ -251,6 +260,9 @@ class Executor {
   std::vector<std::unique_ptr<MethodPlan>> plans_;
   PythonStageFunction python_ = nullptr;
   void* python_context_ = nullptr;
+  WorkerBoard* board_ = nullptr;         // the first channel's
+  std::atomic<uint64_t> used_slots_{0};  // of the board's limits, a bit each
+  std::atomic<uint32_t> next_slot_{0};
   UniqueFd doorbell_;
   UniqueFd wake_;  // rung by a thread of ours
   UniqueFd done_;  // rung when the run ends

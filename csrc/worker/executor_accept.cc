@@ -72,11 +72,18 @@ void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* rec
     instance->index = i;
     instance->deadline_ns = record->deadline_ns;
     instance->cancelled = &record->cancelled;
+    instance->mark = record->mark_of(i);
+    const auto order = static_cast<InstanceOrder>(instance->mark->order);
+    instance->alone = order == InstanceOrder::kRunAlone;
     for (uint16_t k = 0; k < plan.inputs; ++k) {
       instance->values[k] = ViewOf(memory, *tensor++);
     }
     if (expired) {
       Drop(hand, instance, ErrorKind::kDeadlineExceeded);
+    } else if (order == InstanceOrder::kRefuse || order == InstanceOrder::kGivenUp) {
+      const bool refused = order == InstanceOrder::kRefuse;
+      instance->Fail(refused ? ErrorKind::kStageFailed : ErrorKind::kTimedOut, refused ? kRefusedText : kGivenUpText);
+      hand.finished.push_back(instance);
     } else if (plan.stages.empty() || plan.stages[0].kind == StageKind::kBuiltin) {
       hand.arrived.push_back(instance);
     } else {
@@ -107,6 +114,8 @@ Instance* Executor::NewInstance(RequestState* request) {
   instance->request = request;
   instance->stage = 0;
   instance->error = ErrorKind::kOk;
+  instance->mark = nullptr;
+  instance->alone = false;
   return instance;
 }
 

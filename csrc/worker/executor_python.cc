@@ -1,6 +1,7 @@
 // Running Python stages. Nothing here holds the executor's lock, unless said otherwise.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "worker/executor.h"
 #include "worker/reply_block.h"
@@ -43,7 +44,8 @@ class Executor::PythonBatch final : public PythonStageSink {
 
   void Enter(uint32_t first, uint32_t count) override {
     if (first <= hand_->batch.size() && count <= hand_->batch.size() - first) {
-      frame_.Narrow(std::span<Instance* const>(hand_->batch).subspan(first, count));
+      Mark(std::span<Instance* const>(hand_->batch).subspan(first, count));
+      frame_.Narrow(marked_);
     }
   }
 
@@ -110,6 +112,7 @@ class Executor::PythonBatch final : public PythonStageSink {
   }
 
   const PythonStageCall* Next() override {
+    Mark({});
     if (!std::exchange(open_, false)) {
       return nullptr;
     }
@@ -130,6 +133,16 @@ class Executor::PythonBatch final : public PythonStageSink {
   }
 
  private:
+  // What the user's function is being called with, for the server; nothing once it has returned.
+  void Mark(std::span<Instance* const> instances) {
+    executor_->EndLimit(std::exchange(slot_, kNoLimit));
+    for (Instance* instance : marked_) {
+      instance->SetRunning(0);
+    }
+    marked_ = instances;
+    slot_ = executor_->MarkRunning(marked_);
+  }
+
   // Who gets output `output` of the index-th instance; null: nobody, it has failed.
   Instance* Receiver(uint32_t index, uint32_t output) {
     if (index >= hand_->batch.size() || output >= stage_->outputs) {
@@ -209,6 +222,8 @@ class Executor::PythonBatch final : public PythonStageSink {
   size_t taken_ = 0;
   bool open_ = false;
   StageFrame frame_;
+  std::span<Instance* const> marked_;  // in hand_->batch
+  int slot_ = kNoLimit;
 };
 
 void Executor::RunPython(Hand& hand, StageQueue& queue) {

@@ -22,6 +22,9 @@ void Executor::SetPythonStages(PythonStageFunction function, void* context) {
 }
 
 void Executor::AddChannel(std::unique_ptr<Channel> channel) {
+  if (board_ == nullptr) {
+    board_ = channel->board();
+  }
   channels_.emplace_back();
   channels_.back().channel = std::move(channel);
 }
@@ -121,6 +124,12 @@ uint32_t Executor::PythonBound(const MethodPlan& plan, const StagePlan& stage) c
 uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage) {
   auto queue = std::make_unique<StageQueue>(BatchPolicy{PythonBound(plan, stage), 0}, clock_);
   queue->lane = kPython;
+  const bool before_model = std::any_of(plan.stages.begin(), plan.stages.end(), [&stage](const StagePlan& other) {
+    return &other > &stage && other.kind == StageKind::kModel;
+  });
+  if (!before_model && stage.at_once == 0) {  // a model wants full batches
+    queue->fewest = std::max(1U, stage.batch_size);
+  }
   tokens_[kPython] = std::max(tokens_[kPython], stage.concurrency);
   queue->plan = &plan;
   queue->stage = &stage;

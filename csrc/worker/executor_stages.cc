@@ -1,6 +1,7 @@
 // Running stages. Nothing here holds the executor's lock.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "worker/argmax.h"
 #include "worker/executor.h"
@@ -24,6 +25,7 @@ class Executor::ModelBatch final : public ModelSink {
   void OnRan(const ModelGraph& graph, std::span<const uint32_t> rows) override {
     for (size_t position = 0; position < rows.size(); ++position) {
       Instance* instance = hand_->batch[rows[position]];
+      instance->SetRunning(0);
       const StagePlan& stage = instance->request->plan->stages[instance->stage];
       for (uint16_t i = 0; i < stage.outputs; ++i) {
         instance->values[stage.first_output + i] = graph.Output(i, position);
@@ -43,6 +45,7 @@ class Executor::ModelBatch final : public ModelSink {
 
   void OnFailed(uint32_t row, const Status& reason) override {
     Instance* instance = hand_->batch[row];
+    instance->SetRunning(0);
     if (reason.kind() == ErrorKind::kInvalidInput) {
       instance->Fail(reason.kind(), reason.message());
     } else {
@@ -93,8 +96,49 @@ class Executor::ModelBatch final : public ModelSink {
   Hand* hand_;
 };
 
+// Tells the server what is about to be run, and until when it may take if one of the methods has a time-out: then the
+// slot on the board for EndLimit(), else kNoLimit.
+int Executor::MarkRunning(std::span<Instance* const> batch) {
+  int64_t shortest_ns = 0;
+  for (const Instance* instance : batch) {
+    const int64_t timeout_ns = instance->timeout_ns();
+    if (timeout_ns > 0 && (shortest_ns == 0 || timeout_ns < shortest_ns)) {
+      shortest_ns = timeout_ns;
+    }
+  }
+  int slot = kNoLimit;
+  if (shortest_ns > 0) {
+    // In turns, so that a slot that the server has just found over its limit is not used again at once.
+    uint64_t used = used_slots_.load(std::memory_order_relaxed);
+    do {
+      slot = kNoLimit;
+      for (uint32_t i = 0; i < kTimedSlots && slot == kNoLimit; ++i) {
+        const uint32_t candidate = (next_slot_.load(std::memory_order_relaxed) + i) % kTimedSlots;
+        slot = (used >> candidate & 1) == 0 ? static_cast<int>(candidate) : kNoLimit;
+      }
+    } while (slot != kNoLimit && !used_slots_.compare_exchange_weak(used, used | uint64_t{1} << slot));
+  }
+  if (slot != kNoLimit) {
+    next_slot_.store(static_cast<uint32_t>(slot) + 1, std::memory_order_relaxed);
+    board_->limit_ns[slot].store(clock_.NowNs() + shortest_ns, std::memory_order_relaxed);
+  }
+  for (Instance* instance : batch) {
+    const bool limited = slot != kNoLimit && instance->timeout_ns() > 0;
+    instance->SetRunning(static_cast<uint8_t>(limited ? kFirstTimedMark + slot : kRunningMark));
+  }
+  return slot;
+}
+
+void Executor::EndLimit(int slot) {
+  if (slot != kNoLimit) {
+    board_->limit_ns[slot].store(0, std::memory_order_relaxed);
+    used_slots_.fetch_and(~(uint64_t{1} << slot));
+  }
+}
+
 void Executor::RunModel(Hand& hand, StageQueue& queue) {
   hand.pointers.clear();
+  const int slot = MarkRunning(hand.batch);
   for (const Instance* instance : hand.batch) {
     for (const uint16_t value : instance->request->plan->stages[instance->stage].inputs) {
       hand.pointers.push_back(&instance->values[value]);
@@ -102,6 +146,7 @@ void Executor::RunModel(Hand& hand, StageQueue& queue) {
   }
   ModelBatch sink(this, &hand);
   queue.graph->Run(static_cast<uint32_t>(hand.batch.size()), hand.pointers.data(), &sink);
+  EndLimit(slot);
 }
 
 // The instance stands before instance->stage. `transient`: the model stage that has just run and whose outputs end

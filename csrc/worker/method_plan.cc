@@ -17,7 +17,10 @@ const char* DefaultTag(StageKind kind) {
 }  // namespace
 
 MethodPlan::MethodPlan(const MethodGraph& checked)
-    : name(checked.signature.name), inputs(static_cast<uint16_t>(checked.signature.inputs.size())), values(inputs) {
+    : name(checked.signature.name),
+      inputs(static_cast<uint16_t>(checked.signature.inputs.size())),
+      values(inputs),
+      timeout_ns(checked.timeout_ns) {
   std::vector<uint16_t> first{0};  // value number of the first value of stage 0 (the inputs), 1, …
   const auto number = [&first](const ValueRef& ref) { return static_cast<uint16_t>(first[ref.stage] + ref.index); };
   for (const Stage& stage : checked.stages) {

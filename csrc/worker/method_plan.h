@@ -39,6 +39,7 @@ struct MethodPlan {
   uint16_t inputs = 0;
   uint16_t values = 0;
   bool internal = false;  // only Executor::Call() runs it
+  int64_t timeout_ns = 0;
   std::vector<StagePlan> stages;
   std::vector<uint16_t> returns;   // value numbers
   std::vector<uint8_t> together;   // per value: a stage that takes stacked arrays reads it
@@ -73,7 +74,8 @@ struct Instance : BatchItem {
   uint32_t index = 0;  // in its request
   uint16_t stage = 0;  // the one it waits for or is in
   ErrorKind error = ErrorKind::kOk;
-  bool queued = false;  // lies in a stage's queue; changed under the executor's lock
+  bool queued = false;           // lies in a stage's queue; changed under the executor's lock
+  InstanceMark* mark = nullptr;  // tells the server what is being run; null: of a call, whose caller is marked
   std::string message;
   // The reply block of this instance alone, if a value of it was written there at once; Channel::kNone: none yet.
   uint64_t reply_offset = Channel::kNone;
@@ -81,6 +83,13 @@ struct Instance : BatchItem {
   std::unique_ptr<TensorView[]> values;
   InstanceMemory memory;
 
+  // Of the method that a client has called; 0: none.
+  int64_t timeout_ns() const { return mark != nullptr ? request->plan->timeout_ns : 0; }
+  void SetRunning(uint8_t value) {
+    if (mark != nullptr) {
+      mark->SetRunning(value);
+    }
+  }
   void Fail(ErrorKind kind, std::string_view reason) {
     error = kind;
     message.assign(reason);

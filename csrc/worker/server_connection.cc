@@ -1,5 +1,7 @@
 #include "worker/server_connection.h"
 
+#include <span>
+
 #include "tensor/control_socket.h"
 
 namespace msserving {
@@ -13,6 +15,17 @@ Status ServerConnection::ReceiveStart(StartOrder* order) {
   ControlMessage message;
   if (Status status = ReceiveControl(socket_.get(), &message); !status.ok()) {
     return status;
+  }
+  if (message.kind == 'K') {
+    const std::span<const uint8_t> key(reinterpret_cast<const uint8_t*>(message.body.data()), message.body.size());
+    Status status = Secret::Create(key, &order->key);
+    Wipe(message.body.data(), message.body.size());
+    if (status.ok()) {
+      status = ReceiveControl(socket_.get(), &message);
+    }
+    if (!status.ok()) {
+      return status;
+    }
   }
   if (message.kind == 'X') {
     return Status(ErrorKind::kCancelled, "the server told this worker to stop before it had started");

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/secret.h"
 #include "base/unique_fd.h"
 #include "worker/channel.h"
 #include "worker/executor.h"
@@ -15,7 +16,8 @@ namespace msserving {
 
 // What the server's start message brings.
 struct StartOrder {
-  std::string configuration;  // JSON, not looked into here
+  std::shared_ptr<Secret> key;  // null: no model is encrypted
+  std::string configuration;    // JSON, not looked into here
   UniqueFd doorbell;
   std::vector<std::unique_ptr<Channel>> channels;  // one for each event loop of the server
 };

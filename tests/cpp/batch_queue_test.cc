@@ -51,6 +51,18 @@ TEST_F(BatchQueueTest, ObeysBatchSize) {
   EXPECT_EQ(Count(queue, BatchRelease::kIdle), 1U);
 }
 
+TEST_F(BatchQueueTest, LoneItemSharesItsBatchWithNobody) {
+  BatchQueue queue({4, 0}, clock_);
+  std::vector<BatchItem*> pushed;
+  for (int i = 0; i < 5; ++i) {
+    pushed.push_back(Push(queue));
+  }
+  pushed[2]->alone = true;
+  EXPECT_EQ(Take(queue), (std::vector<BatchItem*>{pushed[0], pushed[1]}));
+  EXPECT_EQ(Take(queue), (std::vector<BatchItem*>{pushed[2]}));
+  EXPECT_EQ(Take(queue), (std::vector<BatchItem*>{pushed[3], pushed[4]}));
+}
+
 TEST_F(BatchQueueTest, WithoutAWaitNoIdleDeviceWaits) {
   BatchQueue queue({32, 0}, clock_);
   EXPECT_EQ(queue.ReadyAtNs(), kNoDeadline);

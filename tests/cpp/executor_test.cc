@@ -468,6 +468,63 @@ TEST(Executor, ServerGoneEndsTheRunWhileAStageHangs) {
   }
 }
 
+// What a dead worker was doing can be read from the request blocks.
+TEST(Executor, MarksExactlyTheInstancesThatUserCodeIsCalledWith) {
+  WorkerUnderTest worker;
+  MethodGraph graph;
+  graph.signature = {"twice", {"x"}, {"y"}};
+  graph.stages = {{StageKind::kPython, 0, 0, {{0, 0}}, 1}};
+  graph.returns = {{1, 0}};
+  auto* slab = worker.server.requests_memory().base();
+  std::vector<std::string> seen;
+  worker.OnPython([&](const PythonStageCall& call) {
+    for (uint32_t i = 0; i < call.instances; ++i) {
+      call.sink->Enter(i, 1);
+      std::string marks;
+      for (uint32_t k = 0; k < call.instances; ++k) {
+        marks += std::to_string(reinterpret_cast<RequestRecord*>(slab)->mark_of(k)->Running());
+      }
+      seen.push_back(marks);
+      call.sink->Put(i, 0, call.input[i]);
+    }
+  });
+  ASSERT_TRUE(worker.executor.AddMethod(graph).ok());
+  worker.Start();
+  const uint64_t id = worker.server.Send(0, 1, {Row(1, 2), Row(3, 4), Row(5, 6)});
+  EXPECT_EQ(worker.server.Wait(id).size(), 3U);
+  EXPECT_EQ(seen, (std::vector<std::string>{"100", "010", "001"}));
+  worker.Stop();
+  for (uint32_t k = 0; k < 3; ++k) {
+    EXPECT_EQ(reinterpret_cast<RequestRecord*>(slab)->mark_of(k)->Running(), 0);
+  }
+}
+
+TEST(Executor, InstanceOrderedAloneIsRunAlone_RefusedOnesAreNotRun) {
+  WorkerUnderTest worker;
+  AddModelWorker(&worker);
+  ASSERT_TRUE(worker.executor.AddMethod(AddMethodGraph()).ok());
+  std::vector<OwnedTensor> tensors;
+  for (int i = 0; i < 4; ++i) {
+    for (OwnedTensor& tensor : Pair(static_cast<float>(i))) {
+      tensors.push_back(std::move(tensor));
+    }
+  }
+  const uint64_t id = worker.server.Queue(0, 2, std::move(tensors));
+  auto* record = reinterpret_cast<RequestRecord*>(worker.server.requests_memory().base());
+  record->mark_of(1)->order = static_cast<uint8_t>(InstanceOrder::kRunAlone);
+  record->mark_of(2)->order = static_cast<uint8_t>(InstanceOrder::kRefuse);
+  record->mark_of(3)->order = static_cast<uint8_t>(InstanceOrder::kGivenUp);
+  worker.Start();
+  const auto answers = worker.server.Wait(id);
+  EXPECT_EQ(answers[0].error, ErrorKind::kOk);
+  EXPECT_EQ(answers[1].error, ErrorKind::kOk);
+  EXPECT_EQ(answers[2].error, ErrorKind::kStageFailed);
+  EXPECT_EQ(answers[2].message, kRefusedText);
+  EXPECT_EQ(answers[3].error, ErrorKind::kTimedOut);
+  worker.Stop();
+  EXPECT_EQ(worker.executor.stats().stages[0].model.runs, 2U);
+}
+
 TEST(Executor, FullReplyMemoryHoldsResultsBackAndDropsNone) {
   WorkerUnderTest worker({}, 1 << 20);
   SessionOptions options{{"op", "negate"}, {"inputs", "float32[4,10000]"}, {"batch_sizes", "1,2,4"}};
@@ -510,7 +567,9 @@ TEST(Executor, LargeResultsOfPythonArriveWhole) {
         continue;
       }
       // In turns the large one first, where its place is not known yet, and last, where it is.
-      const uint32_t large = i % 2;
+      float number = 0;
+      std::memcpy(&number, input.data, sizeof(number));
+      const uint32_t large = static_cast<uint32_t>(number) % 2;
       TensorView small = input;
       small.dims[0] = 1;
       small.bytes = 4;

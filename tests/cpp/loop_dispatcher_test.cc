@@ -61,7 +61,7 @@ class FakeWorker {
     for (uint32_t i = 0; i < count; ++i) {
       const auto kind = error.empty() ? ErrorKind::kOk : ErrorKind::kStageFailed;
       record->instances()[i] = {static_cast<uint32_t>(kind), static_cast<uint32_t>(error.size()), offset + data + 64};
-      record->tensors()[i] = {offset + data, 4, static_cast<uint8_t>(DataType::kFloat32), 0, {}, {}};
+      record->tensors()[i] = {offset + data, 4, static_cast<uint8_t>(DataType::kFloat32), 0, {}, {}, {}};
     }
     EXPECT_TRUE(out_.Push(MakeEntry(request, offset, bytes)));
   }
@@ -133,7 +133,31 @@ class LoopDispatcherTest : public testing::Test {
     return workers_.back().get();
   }
 
-  Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0) {
+  // One instance for each value.
+  Status SubmitValues(Sink* sink, const std::vector<float>& values, RequestTicket* ticket = nullptr) {
+    MethodTarget target;
+    if (Status status = dispatcher_.Find("add", 0, "sum", &target); !status.ok()) {
+      return status;
+    }
+    RequestInstances request;
+    request.count = values.size();
+    for (const float& value : values) {
+      TensorView view;
+      view.data = reinterpret_cast<const uint8_t*>(&value);
+      view.bytes = 4;
+      view.dtype = DataType::kFloat32;
+      request.tensors.push_back(view);
+    }
+    RequestTicket unused;
+    return dispatcher_.Submit(target, request, kNoDeadline, sink, ticket != nullptr ? ticket : &unused);
+  }
+
+  static InstanceOrder OrderOf(RequestRecord* record, uint32_t instance = 0) {
+    return static_cast<InstanceOrder>(record->mark_of(instance)->order);
+  }
+
+  Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0,
+                int64_t deadline_ns = kNoDeadline) {
     MethodTarget target;
     if (Status status = dispatcher_.Find("add", version, "sum", &target); !status.ok()) {
       return status;
@@ -147,13 +171,27 @@ class LoopDispatcherTest : public testing::Test {
     view.dtype = DataType::kFloat32;
     request.tensors.assign(instances, view);
     RequestTicket unused;
-    return dispatcher_.Submit(target, request, kNoDeadline, sink, ticket != nullptr ? ticket : &unused);
+    return dispatcher_.Submit(target, request, deadline_ns, sink, ticket != nullptr ? ticket : &unused);
   }
 
   // One wake-up of the loop: its hooks run.
   void Turn() {
     loop_.Post([this] { loop_.Stop(); });
     loop_.Run();
+  }
+
+  // A worker that takes 10 ms an instance, with 60 of them in its queue: 600 ms to wait.
+  void FillQueue(FakeWorker* worker, Sink* sink) {
+    ASSERT_TRUE(Submit(sink, 1, nullptr, 0, clock_.NowNs() + kNanosPerMilli).ok()) << "nobody is waiting yet";
+    for (int i = 0; i < 59; ++i) {
+      ASSERT_TRUE(Submit(sink).ok());
+    }
+    for (int i = 0; i < 30; ++i) {
+      clock_.Advance(10 * kNanosPerMilli);
+      worker->Answer(worker->Take()->request, 0, 1, 1);
+      Turn();
+      ASSERT_TRUE(Submit(sink).ok());
+    }
   }
 
   static uint64_t PagesOf(const SharedMemory& memory) {
@@ -256,12 +294,172 @@ TEST_F(LoopDispatcherTest, TwoDeathsEndARequestWithAnError) {
   Add(3);
   Sink sink;
   ASSERT_TRUE(Submit(&sink, 2).ok());
+  workers_[0]->Take()->mark_of(1)->SetRunning(1);
   dispatcher_.RemoveWorker(1, "first");
   EXPECT_EQ(sink.replies, 0);
+  RequestRecord* again = workers_[1]->Take();
+  EXPECT_EQ(again->mark_of(1)->Running(), 0);
+  again->mark_of(1)->SetRunning(2);
   dispatcher_.RemoveWorker(2, "second death");
   ASSERT_EQ(sink.replies, 1);
   EXPECT_EQ(sink.errors, (std::vector<ErrorKind>(2, ErrorKind::kWorkerUnavailable)));
   EXPECT_EQ(sink.messages[0], "second death");
+}
+
+TEST_F(LoopDispatcherTest, QueuedRequestOutlivesManyDeathsAndIsNoSuspect) {
+  for (uint64_t id = 1; id <= 5; ++id) {
+    Add(id);
+  }
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  for (uint64_t id = 1; id <= 4; ++id) {
+    dispatcher_.RemoveWorker(id, "killed");
+    EXPECT_EQ(sink.replies, 0);
+  }
+  EXPECT_TRUE(limits_->suspects.empty());
+  RequestRecord* last = workers_[4]->Take();
+  ASSERT_NE(last, nullptr);
+  EXPECT_EQ(OrderOf(last), InstanceOrder::kRun);
+  workers_[4]->Answer(last->request, 0, 1, 3);
+  Turn();
+  EXPECT_EQ(sink.values, (std::vector<float>{3}));
+}
+
+TEST_F(LoopDispatcherTest, InputsThatEndThreeWorkersAreRefused_OthersGoOn) {
+  Add(1);
+  Add(2);
+  Sink poison;
+  ASSERT_TRUE(SubmitValues(&poison, {13}).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(1);
+  dispatcher_.RemoveWorker(1, "first death");
+  RequestRecord* again = workers_[1]->Take();
+  ASSERT_NE(again, nullptr);
+  EXPECT_EQ(OrderOf(again), InstanceOrder::kRunAlone);
+  again->mark_of(0)->SetRunning(1);
+  dispatcher_.RemoveWorker(2, "second death");
+  EXPECT_EQ(poison.messages, (std::vector<std::string>{"second death"}));
+
+  Add(3);
+  Add(4);
+  Sink resent;
+  Sink other;
+  ASSERT_TRUE(SubmitValues(&resent, {13}).ok());
+  RequestRecord* third = workers_[2]->Take();
+  EXPECT_EQ(OrderOf(third), InstanceOrder::kRunAlone);
+  third->mark_of(0)->SetRunning(2);
+  dispatcher_.RemoveWorker(3, "third death");
+  EXPECT_EQ(resent.messages, (std::vector<std::string>{"third death"}));
+  EXPECT_EQ(workers_[3]->Take(), nullptr) << "the third death is the last";
+
+  const Status refused = SubmitValues(&resent, {13});
+  EXPECT_EQ(refused.kind(), ErrorKind::kStageFailed);
+  EXPECT_EQ(refused.message(), kRefusedText);
+  ASSERT_TRUE(SubmitValues(&other, {14}).ok());
+  RequestRecord* good = workers_[3]->Take();
+  EXPECT_EQ(OrderOf(good), InstanceOrder::kRun);
+  workers_[3]->Answer(good->request, 0, 1, 5);
+  // Among others it alone is refused.
+  ASSERT_TRUE(SubmitValues(&resent, {1, 13, 2}).ok());
+  RequestRecord* mixed = workers_[3]->Take();
+  EXPECT_EQ(OrderOf(mixed, 0), InstanceOrder::kRun);
+  EXPECT_EQ(OrderOf(mixed, 1), InstanceOrder::kRefuse);
+  EXPECT_EQ(OrderOf(mixed, 2), InstanceOrder::kRun);
+  Turn();
+  EXPECT_EQ(other.values, (std::vector<float>{5}));
+}
+
+TEST_F(LoopDispatcherTest, AnswerClearsASuspect) {
+  Add(1);
+  Add(2);
+  Sink sink;
+  ASSERT_TRUE(SubmitValues(&sink, {13}).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(1);
+  dispatcher_.RemoveWorker(1, "killed from outside");
+  EXPECT_FALSE(limits_->suspects.empty());
+  workers_[1]->Answer(workers_[1]->Take()->request, 0, 1, 5);
+  Turn();
+  EXPECT_EQ(sink.values, (std::vector<float>{5}));
+  EXPECT_TRUE(limits_->suspects.empty());
+}
+
+TEST_F(LoopDispatcherTest, WhatOnlyWaitedIsMovedBeforeASuspect) {
+  Add(1);
+  Sink suspect;
+  Sink waiting;
+  ASSERT_TRUE(SubmitValues(&suspect, {13}).ok());
+  ASSERT_TRUE(SubmitValues(&waiting, {1}).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(1);
+  Add(2);
+  dispatcher_.RemoveWorker(1, "killed");
+  EXPECT_EQ(OrderOf(workers_[1]->Take()), InstanceOrder::kRun);
+  EXPECT_EQ(OrderOf(workers_[1]->Take()), InstanceOrder::kRunAlone);
+}
+
+TEST_F(LoopDispatcherTest, AnsweredInstancesOfADeadWorkersRequestAreKeptIfItCannotBeMoved) {
+  Add(1);
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink, 3).ok());
+  workers_[0]->Answer(workers_[0]->Take()->request, 0, 2, 5);
+  dispatcher_.RemoveWorker(1, "killed");
+  EXPECT_EQ(sink.errors, (std::vector<ErrorKind>{ErrorKind::kOk, ErrorKind::kOk, ErrorKind::kWorkerUnavailable}));
+  EXPECT_EQ(sink.values, (std::vector<float>{5, 5, -1}));
+  EXPECT_EQ(sink.messages[2], "killed");
+  EXPECT_EQ(dispatcher_.pending(), 0u);
+}
+
+TEST_F(LoopDispatcherTest, InstanceOverItsTimeOutIsAnsweredAtOnce_ItsMemoryComesBackWithTheWorkersEnd) {
+  Add(1);
+  Sink hung;
+  Sink queued;
+  ASSERT_TRUE(SubmitValues(&hung, {13}).ok());
+  ASSERT_TRUE(SubmitValues(&queued, {1}).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(2);
+  Add(2);
+  dispatcher_.GiveUp(1, 2);
+  EXPECT_EQ(hung.errors, (std::vector<ErrorKind>{ErrorKind::kTimedOut}));
+  EXPECT_EQ(hung.messages[0], kGivenUpText);
+  EXPECT_EQ(dispatcher_.pending(), 2u);
+  Sink next;
+  ASSERT_TRUE(SubmitValues(&next, {2}).ok());
+  EXPECT_NE(workers_[1]->Take(), nullptr) << "the worker that is ended gets no more";
+  dispatcher_.RemoveWorker(1, "ended");
+  EXPECT_EQ(hung.replies, 1);
+  EXPECT_EQ(dispatcher_.pending(), 2u);
+  RequestRecord* moved = workers_[1]->Take();
+  ASSERT_NE(moved, nullptr);
+  EXPECT_EQ(OrderOf(moved), InstanceOrder::kRun);
+}
+
+TEST_F(LoopDispatcherTest, WorkerEndedForItsSilence_NobodyIsAnsweredBeforeOrAccused) {
+  Add(1);
+  Sink running;
+  Sink queued;
+  ASSERT_TRUE(SubmitValues(&running, {13}).ok());
+  ASSERT_TRUE(SubmitValues(&queued, {1}).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(2);
+  Add(2);
+  dispatcher_.GiveUp(1, 0);
+  dispatcher_.RemoveWorker(1, "stopped");
+  EXPECT_EQ(running.replies + queued.replies, 0);
+  EXPECT_TRUE(limits_->suspects.empty());
+  EXPECT_NE(workers_[1]->Take(), nullptr);
+  EXPECT_NE(workers_[1]->Take(), nullptr);
+}
+
+TEST_F(LoopDispatcherTest, OthersOfARequestWithAHungInstanceRunElsewhere) {
+  Add(1);
+  Add(2);
+  Sink sink;
+  ASSERT_TRUE(SubmitValues(&sink, {1, 13, 2}).ok());
+  workers_[0]->Take()->mark_of(1)->SetRunning(2);
+  dispatcher_.GiveUp(1, 2);
+  EXPECT_EQ(sink.replies, 0);
+  dispatcher_.RemoveWorker(1, "ended");
+  RequestRecord* moved = workers_[1]->Take();
+  ASSERT_NE(moved, nullptr);
+  EXPECT_EQ(OrderOf(moved, 0), InstanceOrder::kRun);
+  EXPECT_EQ(OrderOf(moved, 1), InstanceOrder::kGivenUp);
+  EXPECT_EQ(OrderOf(moved, 2), InstanceOrder::kRun);
 }
 
 TEST_F(LoopDispatcherTest, RequestThatUserCodeMayHaveChangedIsNotRunAgain) {
@@ -303,6 +501,32 @@ TEST_F(LoopDispatcherTest, LimitsRefuseAndRecover) {
   worker->Answer(worker->Take()->request, 0, 1, 1);
   Turn();
   EXPECT_TRUE(Submit(&sink).ok());
+}
+
+TEST_F(LoopDispatcherTest, WhoWouldWaitTooLongIsRefusedAtOnce) {
+  Sink sink;
+  FillQueue(Add(1), &sink);
+  const auto deadline_in = [this](int64_t ms) { return clock_.NowNs() + ms * kNanosPerMilli; };
+  const Status refused = Submit(&sink, 1, nullptr, 0, deadline_in(700));
+  EXPECT_EQ(refused.kind(), ErrorKind::kOverloaded);
+  EXPECT_NE(refused.message().find("deadline"), std::string::npos);
+  EXPECT_TRUE(Submit(&sink, 1, nullptr, 0, deadline_in(900)).ok());
+  EXPECT_TRUE(Submit(&sink).ok()) << "no deadline, no limit";
+  limits_->max_queue_ns = 400 * kNanosPerMilli;
+  EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kOverloaded);
+  MethodTarget target;
+  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", &target).kind(), ErrorKind::kOverloaded) << "before anything is decoded";
+  limits_->max_queue_ns = kNanosPerSecond;
+  EXPECT_TRUE(Submit(&sink).ok());
+  EXPECT_EQ(dispatcher_.stats().refused.load(), 3u);
+}
+
+TEST_F(LoopDispatcherTest, NewWorkerIsNotThoughtBusyWithTheOldOnesQueue) {
+  Sink sink;
+  FillQueue(Add(1), &sink);
+  dispatcher_.RemoveWorker(1, "gone");
+  Add(2);
+  EXPECT_TRUE(Submit(&sink, 1, nullptr, 0, clock_.NowNs() + kNanosPerMilli).ok());
 }
 
 TEST_F(LoopDispatcherTest, BytesInFlightAreBoundedAndGivenBack) {

@@ -314,9 +314,9 @@ TEST_F(CallFromStage, OuterCancellationEndsTheCallButNotOthersOfTheBatch) {
     call.sink->Put(1, 0, call.input[2]);
   };
   SetUpWorker({});
-  // A stage that is handed two at once.
-  Require(executor().AddMethod(
-      Method("two", {"x1", "x2"}, {"y"}, {PythonStage(kOuter, {{0, 0}, {0, 1}}, "Pipeline")}, {{1, 0}})));
+  Stage stage = PythonStage(kOuter, {{0, 0}, {0, 1}}, "Pipeline");
+  stage.batch_size = 2;
+  Require(executor().AddMethod(Method("two", {"x1", "x2"}, {"y"}, {stage}, {{1, 0}})));
   const uint64_t id =
       server().Queue(3, 2, {Floats({2}, {1, 1}), Floats({2}, {1, 1}), Floats({2}, {2, 2}), Floats({2}, {2, 2})});
   record = server().Record(id);

@@ -11,23 +11,30 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "tensor/exchange.h"
 
 namespace msserving {
 namespace {
 
 // A worker in a few lines of Python: speaks the control protocol, then does what its configuration says.
 constexpr const char* kWorker = R"(
-import os, socket, struct, sys, time
+import mmap, os, socket, struct, sys, threading, time
 s = socket.socket(fileno=int(sys.argv[-1]))
 def read(n):
     b = b""
     while len(b) < n:
         b += s.recv(n - len(b))
     return b
-kind, fds, size = struct.unpack("<cxxxIQ", read(16))
+head, fds, _, _ = socket.recv_fds(s, 16, 64)
+kind, count, size = struct.unpack("<cxxxIQ", head)
+board = mmap.mmap(fds[1], 0)
+at = int(sys.argv[1])
 config = read(size).decode()
 def say(kind, text):
     s.sendall(struct.pack("<cxxxIQ", kind, 0, len(text)) + text.encode())
@@ -35,7 +42,25 @@ print("worker says", config, flush=True)
 if config == "exit": sys.exit(3)
 if config == "fail":
     say(b"F", "the model is broken"); sys.exit(1)
-say(b"R", '{"methods":[{"name":"m","inputs":["x"],"outputs":["y"]}]}')
+def beat():
+    n = 0
+    while True:
+        n += 1
+        board[at:at + 8] = struct.pack("<Q", n)
+        time.sleep(0.02)
+if config != "silent":
+    threading.Thread(target=beat, daemon=True).start()
+if config == "hang":
+    board[at + 16:at + 24] = struct.pack("<q", time.monotonic_ns() + 100_000_000)
+say(b"R", '{"shortest_timeout_s":%s,"methods":[{"name":"m","inputs":["x"],"outputs":["y"]}]}' % (0.1 if config == "hang" else 0.0))
+if config == "chatty":
+    for i in range(2000):
+        print("line", i, "x" * 40, flush=True)
+if config == "family":
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    print("child is", child, flush=True)
 if config == "stubborn":
     time.sleep(60)
 s.recv(1)
@@ -49,6 +74,9 @@ class SupervisorTest : public testing::Test {
     ASSERT_TRUE(front_end_.Start().ok());
     SupervisorOptions options;
     options.first_backoff_ns = 10 * kNanosPerMilli;
+    options.terminate_ns = 100 * kNanosPerMilli;
+    options.silence_ns = 2 * kNanosPerSecond;
+    options.log_file = {10'000, 3};
     options.grace_ns = 500 * kNanosPerMilli;
     supervisor_ = std::make_unique<Supervisor>(&front_end_, options);
     supervisor_->Start();
@@ -63,7 +91,7 @@ class SupervisorTest : public testing::Test {
     return supervisor_->Add({"add",
                              version,
                              {{"add, version " + std::to_string(version) + ", device 0", config, Log()}},
-                             {"python3", "-c", kWorker},
+                             {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
                              {},
                              joins_later});
   }
@@ -72,6 +100,16 @@ class SupervisorTest : public testing::Test {
   }
   std::string Log() const { return directory_ + "/worker log.txt"; }
   Supervisor::Progress Wait(std::string* error) { return supervisor_->WaitReady(30 * kNanosPerSecond, error); }
+  static bool WaitFor(const std::function<bool()>& condition) {
+    for (int i = 0; i < 3000 && !condition(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return condition();
+  }
+  static std::string Read(const std::string& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   int Pid() { return supervisor_->Workers().at(0).pid; }
 
   std::string directory_;
@@ -130,6 +168,62 @@ TEST_F(SupervisorTest, WorkerThatDoesNotLeaveIsKilled) {
   EXPECT_NE(kill(pid, 0), 0);
 }
 
+TEST_F(SupervisorTest, SilentWorkerIsKilledAndStartedAgain_ABeatingOneIsNot) {
+  Add("good", 1);
+  Add("silent", 2);
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  EXPECT_TRUE(WaitFor([this] { return supervisor_->Workers().at(1).restarts > 0; }));
+  EXPECT_EQ(supervisor_->Workers().at(0).restarts, 0u);
+}
+
+TEST_F(SupervisorTest, WorkerOverItsTimeOutIsEndedAndStartedAgain) {
+  Add("hang");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  EXPECT_TRUE(WaitFor([this] { return supervisor_->Workers().at(0).restarts > 0; }));
+}
+
+TEST_F(SupervisorTest, LogIsCutIntoFilesWithoutLosingALine) {
+  Add("chatty");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  ASSERT_TRUE(WaitFor([this] { return Read(Log()).find("line 1999 ") != std::string::npos; }));
+  std::string all;
+  for (const char* name : {".3", ".2", ".1", ""}) {
+    const std::string text = Read(Log() + name);
+    EXPECT_LE(text.size(), 10'000u);
+    EXPECT_EQ(text.back(), '\n') << name;
+    all += text;
+    EXPECT_EQ(std::filesystem::status(Log() + name).permissions(),
+              std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  }
+  EXPECT_FALSE(std::filesystem::exists(Log() + ".4"));
+  const int first = std::stoi(all.substr(all.find("line ") + 5));
+  EXPECT_LT(first, 1500);
+  std::istringstream lines(all);
+  std::string line;
+  for (int i = first; std::getline(lines, line); ++i) {
+    EXPECT_EQ(line, "line " + std::to_string(i) + " " + std::string(40, 'x'));
+  }
+}
+
+TEST_F(SupervisorTest, WhatAWorkerHasStartedEndsWithIt) {
+  Add("family");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  ASSERT_TRUE(WaitFor([this] { return Read(Log()).find("child is ") != std::string::npos; }));
+  const std::string log = Read(Log());
+  const int child = std::stoi(log.substr(log.find("child is ") + 9));
+  ASSERT_EQ(kill(child, 0), 0);
+  kill(Pid(), SIGKILL);
+  EXPECT_TRUE(WaitFor([child] {
+    std::ifstream stat("/proc/" + std::to_string(child) + "/stat");
+    std::string id, name, state;
+    return !(stat >> id >> name >> state) || state == "Z";
+  }));
+}
+
 TEST_F(SupervisorTest, StopIsHurriedWhileItWaits) {
   Add("stubborn");
   std::string error;
@@ -163,8 +257,12 @@ TEST_F(SupervisorTest, FailedLaterVersionTakesItsWorkersAlongAndNothingElse) {
   const uint64_t first = Add("good", 1);
   std::string error;
   ASSERT_EQ(Wait(first, &error), Supervisor::Progress::kReady) << error;
-  const uint64_t second = supervisor_->Add(
-      {"add", 2, {{"a", "stubborn", Log()}, {"b", "fail", Log()}}, {"python3", "-c", kWorker}, {}, true});
+  const uint64_t second = supervisor_->Add({"add",
+                                            2,
+                                            {{"a", "stubborn", Log()}, {"b", "fail", Log()}},
+                                            {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
+                                            {},
+                                            true});
   EXPECT_EQ(Wait(second, &error), Supervisor::Progress::kFailed);
   EXPECT_NE(error.find("the model is broken"), std::string::npos) << error;
   ASSERT_TRUE(supervisor_->WaitGone(second, 30 * kNanosPerSecond));

@@ -102,17 +102,6 @@ def test_TheMessageLimitHoldsInBothDirections(script, start_server):
     assert requests.post(url, data=b'{"instances":{"x":1}}', timeout=30).json() == {"instances": [{"y": 1}]}
 
 
-def test_MoreRequestsThanMayWait_AreRefused(script, start_server):
-    text = "server.master.context.set_max_enqueued_requests(1)\n"
-    server = start_server(script(SERVABLES + text + START_BOTH))
-    with Client(server.grpc_address, "same", "eightfold") as client:
-        pending = [client.infer_async({"x": np.zeros(20_000, np.uint8)}) for _ in range(200)]
-        answers = [one.result() for one in pending]
-    refused = [answer["error"] for answer in answers if isinstance(answer, dict)]
-    assert refused and len(refused) < 200
-    assert all("enqueued requests count exceeds the limit 1" in text for text in refused)
-
-
 # ---------------------------------------------------------------------------------------------- failing
 @pytest.mark.parametrize(
     ("text", "tokens"),

@@ -102,6 +102,13 @@ def test_what_is_unusual_is_left_to_the_caller(instances):
     assert _codec.encode(instances, "servable", "method", 0) is None
 
 
+def test_names_may_be_of_a_class_made_from_str():
+    message = _codec.encode([{np.str_("x"): np.str_("text")}], np.str_("servable"), np.str_("method"), 0)
+    request = pb.PredictRequest.FromString(message)
+    assert (request.servable_spec.name, request.servable_spec.method_name) == ("servable", "method")
+    assert request.instances[0].items["x"].bytes_val == [b"text"]
+
+
 @pytest.mark.parametrize("message", [b"\x1a\x7f", b"\xff" * 20, b"\x0a"])
 def test_bytes_that_are_no_reply(message):
     assert _codec.decode(message) is None

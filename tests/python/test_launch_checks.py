@@ -43,8 +43,7 @@ def test_zero_is_the_newest_version_by_number(servables):
         "version_directory": str(servables / "add" / "10"),
         "device_id": 0,
         "device_type": None,
-        "dec_key": None,
-        "dec_mode": "AES-GCM",
+        "dec_mode": None,
     }
     assert worker.log_file == "/logs/log_add_device0_version10.log"
 
@@ -159,9 +158,12 @@ def test_a_relative_directory_is_looked_up_here_then_beside_the_script(servables
     assert _launch.find_servable_directory(ServableStartConfig("my servables", "add", 0)) == servables
 
 
-def test_the_key_travels_in_the_config_alone_and_is_not_shown(servables):
+def test_the_key_travels_beside_the_config_and_is_not_shown(servables):
     (planned,) = plan(ServableStartConfig(str(servables), "add", 0, dec_key=KEY))
-    assert config_of(planned.workers[0])["dec_key"] == KEY.hex()
+    assert planned.dec_key is KEY
+    assert config_of(planned.workers[0])["dec_mode"] == "AES-GCM"
+    assert KEY.hex() not in planned.workers[0].config_json
+    assert str(KEY) not in repr(planned)
     assert KEY.hex() not in repr(planned)
     assert KEY.hex() not in " ".join(_launch.worker_command())
     assert KEY.hex() not in str(_launch.worker_environment())

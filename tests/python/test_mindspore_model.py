@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mindspore_serving import _core
 from mindspore_serving.worker import _mindspore, kernel_pool, mindspore_model, way
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
@@ -373,19 +374,23 @@ def test_inputs_that_do_not_fit_are_refused_by_the_session(export: Export):
             np.testing.assert_array_equal(session.run([good, good])[0], good)
 
 
+def decrypt_with(key: bytes, mode: str) -> Callable[[str], bytes]:
+    return lambda path: _core.decrypt_model_file(path, key, mode)
+
+
 @pytest.mark.parametrize("length", [16, 24, 32])
 @pytest.mark.parametrize("mode", ["AES-GCM", "AES-CBC"])
 def test_an_encrypted_model_opens_with_its_key_alone(export: Export, mode: str, length: int):
     key = (KEY * 2)[:length]
     path = export(Add(), *PAIR, enc_key=key, enc_mode=mode)
-    model = load_model(path, with_batch_dim=False, dec_key=key, dec_mode=mode, device_type="CPU")
+    model = load_model(path, with_batch_dim=False, decrypt=decrypt_with(key, mode), device_type="CPU")
     assert model.way == REPLAY
     assert model.inputs[0] == TensorInfo("x", 11, (2, 2))
     with pytest.raises(RuntimeError, match=r"model\.mindir.*are dec_key and dec_mode"):
-        load_model(path, with_batch_dim=False, dec_key=key[::-1], dec_mode=mode, device_type="CPU")
+        load_model(path, with_batch_dim=False, decrypt=decrypt_with(key[::-1], mode), device_type="CPU")
     other = "AES-CBC" if mode == "AES-GCM" else "AES-GCM"
     with pytest.raises(RuntimeError, match=r"model\.mindir.*are dec_key and dec_mode"):
-        load_model(path, with_batch_dim=False, dec_key=key, dec_mode=other, device_type="CPU")
+        load_model(path, with_batch_dim=False, decrypt=decrypt_with(key, other), device_type="CPU")
     with pytest.raises(RuntimeError, match=r"model\.mindir.*it is encrypted"):
         load_model(path, with_batch_dim=False, device_type="CPU")
 

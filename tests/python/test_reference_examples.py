@@ -139,7 +139,7 @@ def test_a_servable_config_without_methods_is_refused(config, tmp_path):
     from mindspore_serving.worker.stages import ServableStages
 
     registration = config('register.declare_servable("a.mindir", "MindIR")\n')
-    order = StartOrder(str(tmp_path), registration.servable_name, 1, str(tmp_path), 0, None, None, "AES-GCM")
+    order = StartOrder(str(tmp_path), registration.servable_name, 1, str(tmp_path), 0, None, None)
     with pytest.raises(RuntimeError, match=r"There is no method registered in .*servable_config\.py"):
         ServableStages(None, order, registration)
 

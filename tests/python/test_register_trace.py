@@ -403,6 +403,22 @@ def test_what_is_no_data_flow_is_refused(config, case):
         config(DECLARED + text)
 
 
+def test_a_time_out_is_a_number_of_seconds(config):
+    text = """
+from mindspore_serving.server import register
+
+
+@register.register_method("y", timeout_seconds={})
+def f(x):
+    return x
+"""
+    for given, kept in (("None", None), ("0.5", 0.5), ("30", 30.0)):
+        assert config(text.format(given)).methods["f"].timeout_seconds == kept
+    for wrong in ("0", "-1", "True", "'1'", "float('nan')", "float('inf')"):
+        with pytest.raises(RuntimeError, match="Parameter 'timeout_seconds' should be"):
+            config(text.format(wrong))
+
+
 def test_a_failed_body_leaves_nothing_behind(config):
     registration = config(
         DECLARED

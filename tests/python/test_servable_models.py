@@ -24,6 +24,9 @@ class RecordingWorker:
         self.sessions.append(batch_sizes)
         return len(self.sessions) - 1
 
+    def decrypt(self, path, mode):
+        return f"{path} by {mode}".encode()
+
     def add_model(self, sessions, with_batch_dim, without_batch_dim_inputs, batch_size, max_wait_us):
         self.waits_us.append(max_wait_us)
         self.models.append((sessions, with_batch_dim, without_batch_dim_inputs, batch_size))
@@ -51,7 +54,7 @@ def load(tmp_path, monkeypatch):
                     (tmp_path / file).touch()
         registration = Registration("/somewhere/calc", models=list(declarations), model_counts=counts or {})
         order = StartOrder(
-            "/somewhere", "calc", 1, None if version_directory is None else str(version_directory), 0, None, b"k", "m"
+            "/somewhere", "calc", 1, None if version_directory is None else str(version_directory), 0, None, "m"
         )
         worker = RecordingWorker()
         return worker, servable_models.load_models(worker, order, registration), loads
@@ -72,7 +75,7 @@ def test_every_file_becomes_a_session_and_every_declaration_a_model(load):
     assert worker.models == [([0, 1], True, [1], 8), ([2], False, [], 0)]
     assert [(model.number, model.fixed_batch, model.max_batch) for model in models] == [(11, 8, 8), (12, 0, 1)]
     assert [file for file, _ in loads] == ["a.mindir", "b.mindir", "c.mindir"]
-    assert {kwargs["dec_key"] for _, kwargs in loads} == {b"k"}
+    assert {kwargs["decrypt"]("file") for _, kwargs in loads} == {b"file by m"}
     assert [entry["file"] for entry in servable_models.describe_models(models)] == ["a.mindir", "b.mindir", "c.mindir"]
 
 

@@ -201,6 +201,14 @@ def test_the_limit_of_waiting_requests_is_checked(natives):
     assert natives[-1].calls == [("set_max_enqueued_requests", 5)]
 
 
+def test_the_limit_of_waiting_time_is_checked(natives):
+    for wrong in (-1, True, "1", float("nan"), 86401, None):
+        with pytest.raises(RuntimeError, match="seconds"):
+            server.master.context.set_max_queue_seconds(wrong)
+    server.master.context.set_max_queue_seconds(2)
+    assert natives[-1].calls == [("set_max_queue_seconds", 2.0)]
+
+
 def test_the_limit_of_bytes_in_flight_is_checked(natives):
     for wrong in (0, 1024, True, 2.0**30, 1 << 63):
         with pytest.raises(RuntimeError, match="max_bytes_in_flight"):

@@ -172,7 +172,7 @@ cdef bint view_value(object value, TensorView* view, deque[uint64_t]& numbers, l
     return False
 
 
-def encode(object instances, str servable, str method, uint64_t version):
+def encode(object instances, object servable, object method, uint64_t version):
     """The PredictRequest of `instances`, a list or tuple, as bytes; None if something in it is unusual."""
     cdef vector[uint32_t] counts
     cdef vector[NamedTensor] tensors

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mindspore_serving.server._servable_config import ServableStartConfig
@@ -19,7 +19,7 @@ class WorkerPlan:
     """One worker process: how it is called in messages, what it is told, where its output goes."""
 
     label: str
-    config_json: str = field(repr=False)  # holds the decryption key
+    config_json: str
     log_file: str
 
 
@@ -33,6 +33,11 @@ class ServablePlan:
     directory: Path
     version_directory: Path | None
     configs: tuple[ServableStartConfig, ...]
+
+    @property
+    def dec_key(self) -> bytes | None:
+        """The user's own object, never a copy."""
+        return self.configs[0].dec_key
 
     def with_configs(self, more: Iterable[ServableStartConfig]) -> ServablePlan:
         """The same, also asked for by `more`."""
@@ -272,8 +277,7 @@ def _plan_worker(name: str, version: int, entry: _Merged, device: int, kind: str
         "version_directory": None if entry.version_directory is None else str(entry.version_directory),
         "device_id": device,
         "device_type": entry.first.device_type,
-        "dec_key": None if entry.first.dec_key is None else entry.first.dec_key.hex(),
-        "dec_mode": entry.first.dec_mode,
+        "dec_mode": None if entry.first.dec_key is None else entry.first.dec_mode,
     }
     return WorkerPlan(
         label=f"{name} version {version} {kind}",

@@ -52,7 +52,7 @@ class _Running:
 
     def __init__(self) -> None:
         core = cast(Any, load_native("_core"))
-        self.native: NativeServer = core.Server(_io_threads())
+        self.native: NativeServer = core.Server(_io_threads(), _worker_silence_seconds())
         self.pid = os.getpid()
         self.started: set[str] = set()
         self.versions: RunningVersions | None = None  # from the first start_servables on
@@ -283,6 +283,28 @@ def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
         _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
 
 
+def set_max_queue_seconds(seconds: float) -> None:
+    """Set how long a request may have to wait for its worker in the running server; others are refused at once.
+
+    The server knows what waits and how fast the workers have been of late. Without this limit it refuses by the number
+    of waiting requests, and those whose deadline would pass while they wait.
+
+    Args:
+        seconds (float): From 0 to 86400; 0 means no limit, which is what a new server starts with.
+
+    Raises:
+        RuntimeError: The value is invalid.
+
+    Examples:
+        >>> from mindspore_serving.server.master import context
+        >>>
+        >>> context.set_max_queue_seconds(0.5)
+    """
+    checked = _checks.check_seconds("seconds", seconds, 0, 86400)
+    with start_lock:
+        _get_running().native.set_max_queue_seconds(checked)
+
+
 def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
     """Set how much memory requests and replies may hold together in the running server; more requests are refused.
 
@@ -421,6 +443,17 @@ def _io_threads() -> int:
             f"Environment variable MSSERVING_IO_THREADS should be a number from 1 to 64, but is '{text}'"
         )
     return int(text)
+
+
+def _worker_silence_seconds() -> float:
+    """After how long without a sign of life a worker is killed and started again; 0: never."""
+    text = os.environ.get("MSSERVING_WORKER_SILENCE_SECONDS", "30")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise RuntimeError(
+            "Environment variable MSSERVING_WORKER_SILENCE_SECONDS should be a whole number of seconds, 0 meaning "
+            f"never, but is '{text}'"
+        )
+    return float(text)
 
 
 def _monitor(running: _Running) -> None:

@@ -5,6 +5,7 @@ One thread at a time (`_server` sees to it), but `wait` also returns, by raising
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -82,12 +83,16 @@ class RunningVersions:
             for plan in plans:
                 config_file = fingerprint([plan.directory / plan.name / "servable_config.py"])
                 workers = [(worker.label, worker.config_json, worker.log_file) for worker in plan.workers]
-                number = self._native.add_servable(plan.name, plan.version, workers, command, environment, later)
+                number = self._native.add_servable(
+                    plan.name, plan.version, workers, command, environment, later, plan.dec_key
+                )
                 added.append(RunningVersion(plan, number, config_file))
             self._wait_ready([version.number for version in added])
         except BaseException:
             if later:
-                self._take_back(added)
+                # The script is told the first reason, above all when it is the SystemExit of a signal.
+                with contextlib.suppress(RuntimeError):
+                    self._take_back(added)
             raise
         for version in added:
             self._running[version.plan.name, version.plan.version] = version

@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,21 +139,18 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
 
 
-def read_decrypted(model_file: Path, dec_key: bytes, dec_mode: str) -> bytes:
-    """The bytes of an encrypted model file."""
-    import_mindspore()
-    from mindspore._c_expression import _decrypt
+def load_graph_cell(model_file: Path, decrypt: Callable[[str], bytes] | None) -> "GraphCell":
+    """Load a MindIR as a cell that can be compiled.
 
-    content = _decrypt(str(model_file), dec_key, len(dec_key), dec_mode)
-    if not content:
-        raise ValueError("dec_key and dec_mode do not decrypt it")
-    return bytes(content)
-
-
-def load_graph_cell(model_file: Path, dec_key: bytes | None, dec_mode: str) -> "GraphCell":
-    """Load a MindIR as a cell that can be compiled."""
+    Args:
+        model_file: The file.
+        decrypt: Gives the content of an encrypted file. MindSpore is handed this instead of the key, of which it would
+            leave copies in its memory.
+    """
     mindspore = import_mindspore()
-    options = {} if dec_key is None else {"dec_key": dec_key, "dec_mode": dec_mode}
+    options: dict[str, Any] = {}
+    if decrypt is not None:
+        options = {"dec_key": bytes(16), "dec_mode": lambda _file, _key: decrypt(str(model_file))}
     cell = mindspore.nn.GraphCell(mindspore.load(str(model_file), **options))
     # As GraphCell.__call__ does before it compiles.
     cell.phase = "graph_load_from_mindir"

@@ -25,7 +25,7 @@ logger = logging.getLogger("mindspore_serving.worker")
 
 @dataclass(frozen=True)
 class StartOrder:
-    """What the server sends first. The key came over the control socket and goes nowhere else."""
+    """What the server sends first."""
 
     servable_directory: str
     servable_name: str
@@ -33,15 +33,12 @@ class StartOrder:
     version_directory: str | None
     device_id: int
     device_type: str | None
-    dec_key: bytes | None
-    dec_mode: str
+    dec_mode: str | None  # None: no model is encrypted. The key itself stays in native memory: Worker.decrypt
 
     @classmethod
     def from_json(cls, text: bytes) -> StartOrder:
         """Read the server's JSON."""
-        values = json.loads(text)
-        key = values.pop("dec_key")
-        return cls(dec_key=None if key is None else bytes.fromhex(key), **values)
+        return cls(**json.loads(text))
 
     def __repr__(self) -> str:
         return f"StartOrder({self.servable_name!r}, version {self.version}, device {self.device_id})"
@@ -89,6 +86,7 @@ def main(argv: list[str]) -> int:
     take_signals()
     try:
         order = StartOrder.from_json(worker.receive_start())
+        worker.follow_server()
         try:
             stages = _load(worker, order)
         except BaseException as error:
@@ -98,6 +96,7 @@ def main(argv: list[str]) -> int:
                 f"{_servable_module.describe_failure(error)}"
             )
             return 1
+        worker.forget_key()
         take_signals()  # MindSpore puts a handler of its own in place of ours when it compiles
         if stop_asked:
             return 0
@@ -107,7 +106,7 @@ def main(argv: list[str]) -> int:
         end = worker.run()
     except ConnectionError as error:
         logger.info("The worker ends: %s", error)
-        return 0
+        _leave()
     finally:
         _calls.set_running(None)  # the native worker ends with this function, not with the interpreter
     if end == "server gone":
@@ -139,8 +138,13 @@ def _load(worker: Worker, order: StartOrder) -> ServableStages:
 
 
 def _leave() -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass  # the server, which reads the log, is gone
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with what the user's code has started: nobody else ends that any more
     os._exit(0)
 
 

@@ -31,8 +31,7 @@ def load_model(
     *,
     with_batch_dim: bool,
     without_batch_dim_inputs: tuple[int, ...] = (),
-    dec_key: bytes | None = None,
-    dec_mode: str = "AES-GCM",
+    decrypt: Callable[[str], bytes] | None = None,
     device_type: str | None = None,
     device_id: int = 0,
     max_buckets: int = 6,
@@ -46,8 +45,7 @@ def load_model(
         model_file: The MindIR.
         with_batch_dim: The leading dimension of its inputs and outputs is the batch.
         without_batch_dim_inputs: Positions of inputs that have none all the same.
-        dec_key: The key of an encrypted file.
-        dec_mode: How it is encrypted, "AES-GCM" or "AES-CBC".
+        decrypt: Gives the content of an encrypted file from its path.
         device_type: "CPU", "Ascend", "GPU" or None for MindSpore's own choice.
         device_id: Which of them.
         max_buckets: The most batch sizes to compile it for. 1 and its own are always among them.
@@ -60,7 +58,7 @@ def load_model(
         RuntimeError: The file cannot be served, for the reason told.
     """
     path = Path(model_file)
-    source = _Source(path, dec_key, dec_mode)
+    source = _Source(path, decrypt)
     signature = source.read_signature()
     _mindspore.avoid_slow_convolutions(signature.operators)
     device = _mindspore.set_device(device_type, device_id)
@@ -79,30 +77,29 @@ class _Source:
     """A model file and how to read it."""
 
     path: Path
-    dec_key: bytes | None
-    dec_mode: str
+    decrypt: Callable[[str], bytes] | None
     is_large: bool = False  # too large to be loaded once for each batch size
 
     def read_signature(self) -> MindIR:
         try:
-            if self.dec_key is None:
+            if self.decrypt is None:
                 content = self.path.read_bytes()
             else:
-                content = _mindspore.read_decrypted(self.path, self.dec_key, self.dec_mode)
+                content = self.decrypt(str(self.path))
             self.is_large = len(content) > _LARGE_FILE
             return parse_mindir(memoryview(content))
         except OSError as error:
             raise RuntimeError(f"Load model failed, {self.path}: {error.strerror}") from error
         except Exception as error:
             reason = _mindspore.shorten(error)
-            if self.dec_key is None:
+            if self.decrypt is None:
                 reason += "; if it is encrypted, give its dec_key"
             else:
                 reason += "; are dec_key and dec_mode those that it was encrypted with?"
             raise RuntimeError(f"Load model failed, {self.path}: {reason}") from error
 
     def load(self) -> Any:
-        return _mindspore.load_graph_cell(self.path, self.dec_key, self.dec_mode)
+        return _mindspore.load_graph_cell(self.path, self.decrypt)
 
 
 def _bucket_sizes(batch_size: int, most: int) -> list[int]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,7 @@ def _load_mindir(
             str(file),
             with_batch_dim=model.with_batch_dim,
             without_batch_dim_inputs=model.without_batch_dim_inputs,
-            dec_key=order.dec_key,
-            dec_mode=order.dec_mode,
+            decrypt=None if order.dec_mode is None else partial(worker.decrypt, mode=order.dec_mode),
             device_type=order.device_type,
             device_id=order.device_id,
             kernel_threads=threads,
@@ -135,7 +135,7 @@ def _load_om(
     from mindspore_serving.worker.om_model import load_om_model
 
     options.apply(model, "OM")
-    if order.dec_key is not None:
+    if order.dec_mode is not None:
         logger.warning("dec_key is not used for the OM model '%s': only MindIR files can be encrypted", model.key)
     loaded = [
         load_om_model(

@@ -54,6 +54,10 @@ class ServableStages:
                 for method in public.values()
             ],
             "models": describe_models(self._models),
+            # How closely the server must look at the clock.
+            "shortest_timeout_s": min(
+                (method.timeout_seconds for method in public.values() if method.timeout_seconds), default=0.0
+            ),
         }
 
     def _add_methods(self, order: StartOrder, registration: Registration, public: dict[str, Method]) -> None:
@@ -76,6 +80,7 @@ class ServableStages:
             [self._native_stage(method, stage) for stage in method.stages],
             [(ref.stage, ref.index) for ref in method.returns],
             internal=internal,
+            timeout_s=method.timeout_seconds or 0.0,
         )
 
     def _native_stage(self, method: Method, stage: Stage) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -37,7 +38,9 @@ _ORDER = ("call_preprocess", "call_servable", "call_postprocess")
 _TAGS = {"call_preprocess": "Preprocess", "call_servable": "Predict", "call_postprocess": "Postprocess"}
 
 
-def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable[[_Function], _Function]:
+def register_method(
+    output_names: str | tuple[str, ...] | list[str], *, timeout_seconds: float | None = None
+) -> Callable[[_Function], _Function]:
     """Decorate a function to make it a method of the servable that clients can call.
 
     The function's name is the method's name and its parameters are the names of the method's inputs. Its body runs
@@ -47,6 +50,11 @@ def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable
 
     Args:
         output_names (Union[str, tuple[str], list[str]]): The names of the method's outputs.
+        timeout_seconds (float, optional): How long one call of a Python function or one run of a model may take for
+            this method, in seconds, at least 0.001. When it takes longer, the instances of that call are answered with
+            an error at once, and the worker process is ended and started again, since nothing else interrupts it; the
+            others in it go to another worker. Time in queues does not count, nor do methods that a function calls in
+            turn. None: any time. Default: None.
 
     Raises:
         RuntimeError: The type or value of the parameter is invalid, the method is registered already, or its body
@@ -67,6 +75,7 @@ def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable
         ...     return y
     """
     outputs = _checks.check_names("output_names", output_names)
+    timeout = None if timeout_seconds is None else _checks.check_seconds("timeout_seconds", timeout_seconds, 0.001, 1e9)
     registration = current_registration("register_method")
 
     def register(function: _Function) -> _Function:
@@ -75,7 +84,8 @@ def register_method(output_names: str | tuple[str, ...] | list[str]) -> Callable
             raise RuntimeError(
                 f"Method '{name}' of servable '{registration.servable_name}' has been registered more than once"
             )
-        registration.methods[name] = _trace_method(registration, function, name, inputs, outputs)
+        method = _trace_method(registration, function, name, inputs, outputs)
+        registration.methods[name] = dataclasses.replace(method, timeout_seconds=timeout)
         return function
 
     return register

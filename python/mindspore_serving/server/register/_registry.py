@@ -58,6 +58,7 @@ class Method:
     outputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     returns: tuple[ValueRef, ...]
+    timeout_seconds: float | None = None  # of one call of a function or one run of a model
 
 
 @dataclass(frozen=True)

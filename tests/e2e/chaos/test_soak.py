@@ -1,0 +1,29 @@
+"""Half load for half an hour (`./dev test --long`), or for a moment: nothing grows."""
+
+import pytest
+
+from chaos.ledger import Ledger
+from chaos.world import World, make_world
+from servers import ServerProcess
+from soak import SAMPLES, Process, problems, soak
+
+SHORT_SECONDS, LONG_SECONDS = 20, 1800
+
+
+def test_MemoryAndDescriptorsStayFlat(tmp_path, models, long_run):
+    with ServerProcess(make_world(tmp_path, models), env={"GLOG_v": "1"}) as server:
+        processes, ledger = soak(World(server), LONG_SECONDS if long_run else SHORT_SECONDS)
+    print(ledger.summary(), *(process.line() for process in processes), sep="\n")
+    assert not problems(processes, ledger)
+    assert ledger.sent > 100
+
+
+@pytest.mark.parametrize(("private", "shared", "descriptors"), [(0.5, 0, 0), (0, 10, 0), (0, 0, 0.1)])
+def test_GrowthIsNoticed(private, shared, descriptors):
+    process = Process("leaky", 1)
+    for number in range(SAMPLES):
+        process.seconds.append(float(number))
+        process.private_mb.append(100 + private * number)
+        process.shared_mb.append(10 + shared * number)
+        process.descriptors.append(20 + descriptors * number)
+    assert len(problems([process], Ledger())) == 1
