@@ -21,4 +21,10 @@ const Clock& RealClock() {
   return clock;
 }
 
+int64_t WallClockSeconds() {
+  timespec t{};
+  clock_gettime(CLOCK_REALTIME, &t);
+  return t.tv_sec;
+}
+
 }  // namespace msserving

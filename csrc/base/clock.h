@@ -21,6 +21,9 @@ class Clock {
 // The process-wide real clock; lives for ever.
 const Clock& RealClock();
 
+// Seconds since 1970, for what people read. Never for measuring or waiting: it may jump.
+int64_t WallClockSeconds();
+
 // For tests: stands still until told otherwise. Not thread-safe.
 class FakeClock final : public Clock {
  public:

@@ -36,4 +36,19 @@ class RateLimit {
     }                                                                                  \
   } while (false)
 
+// For what a client can cause: one line a second and `limit`, which says how many it held back.
+#define MSSERVING_LOG_LIMITED(limit, now_ns, level, expression)                        \
+  do {                                                                                 \
+    uint64_t msserving_held_back = 0;                                                  \
+    if (::msserving::LogLevel::level >= ::msserving::LogThreshold() &&                 \
+        (limit).Allow((now_ns), &msserving_held_back)) {                               \
+      std::ostringstream msserving_log_stream;                                         \
+      msserving_log_stream << expression;                                              \
+      if (msserving_held_back > 0) {                                                   \
+        msserving_log_stream << " (" << msserving_held_back << " more of these)";      \
+      }                                                                                \
+      ::msserving::WriteLog(::msserving::LogLevel::level, msserving_log_stream.str()); \
+    }                                                                                  \
+  } while (false)
+
 }  // namespace msserving

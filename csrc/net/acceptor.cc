@@ -16,6 +16,9 @@ namespace {
 
 constexpr int kAcceptsPerWake = 64;
 constexpr int kAcceptsAtStop = 4096;
+constexpr int kKeepAliveIdleSeconds = 120;
+constexpr int kKeepAliveIntervalSeconds = 30;
+constexpr int kKeepAliveProbes = 4;
 constexpr int64_t kPauseNs = 100 * kNanosPerMilli;
 
 RateLimit accept_failures;
@@ -24,6 +27,15 @@ RateLimit accept_failures;
 
 Acceptor::Acceptor(EventLoop* loop, UniqueFd listening_socket, std::function<void(UniqueFd)> on_accept)
     : loop_(*loop), socket_(std::move(listening_socket)), on_accept_(std::move(on_accept)) {
+  // A peer that vanished without a word is noticed by the kernel; accepted sockets inherit this. Unix sockets refuse
+  // it, and need it not.
+  const auto set = [fd = socket_.get()](int level, int option, int value) {
+    setsockopt(fd, level, option, &value, sizeof(value));
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveIdleSeconds);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveIntervalSeconds);
+  set(IPPROTO_TCP, TCP_KEEPCNT, kKeepAliveProbes);
   loop_.Add(socket_.get(), EPOLLIN, this);
 }
 
@@ -57,12 +69,9 @@ void Acceptor::AcceptUpTo(int count) {
         continue;
       }
       if (errno != EAGAIN && errno != EWOULDBLOCK) {
-        uint64_t suppressed = 0;
         const int error = errno;
-        if (accept_failures.Allow(loop_.now_ns(), &suppressed)) {
-          MSSERVING_LOG(kWarning, "Cannot accept a connection: " << std::strerror(error) << " (" << suppressed
-                                                                 << " more of these)");
-        }
+        MSSERVING_LOG_LIMITED(accept_failures, loop_.now_ns(), kWarning,
+                              "Cannot accept a connection: " << std::strerror(error));
         PauseForAMoment();
       }
       return;

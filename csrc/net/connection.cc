@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/log.h"
+#include "net/tls_files.h"
 #include "net/tls_stream.h"
 
 namespace msserving {
@@ -17,6 +19,8 @@ constexpr size_t kSendPerWake = 4 << 20;            // then the other connection
 constexpr int kTlsReadsPerWake = 16;                // scratch buffers' worth of plaintext
 constexpr size_t kTlsPlainAtOnce = 256 << 10;       // encrypted ahead of the socket
 constexpr int64_t kLingerNs = 1 * kNanosPerSecond;  // for the peer to read our last bytes
+
+RateLimit handshake_failures;
 
 }  // namespace
 
@@ -37,6 +41,10 @@ Connection::~Connection() {
 }
 
 bool Connection::established() const { return tls_ == nullptr || tls_->established(); }
+
+bool Connection::has_unsent() const {
+  return !output_.empty() || (tls_ != nullptr && tls_->wire().size() > tls_->wire_sent);
+}
 
 void Connection::Start() {
   started_ = true;
@@ -162,6 +170,9 @@ void Connection::ReadTls() {
       return;
     }
     if (result == TlsStream::Result::kFailed) {
+      if (!tls_->established()) {
+        MSSERVING_LOG_LIMITED(handshake_failures, loop_.now_ns(), kInfo, "A TLS handshake failed: " << TlsReason());
+      }
       // The alert that says why is worth sending; the peer's view of it is all that can be told.
       ended_ = true;
       output_.Clear();
@@ -211,8 +222,7 @@ void Connection::Flush() {
   if (blocked_) {
     return;
   }
-  const bool was_empty = output_.empty();
-  if (was_empty) {
+  if (!has_unsent()) {
     last_progress_ns_ = loop_.now_ns();
   }
   for (size_t sent_before = 0;;) {

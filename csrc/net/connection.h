@@ -41,7 +41,9 @@ class Connection : private IoHandler, private Flushable {
 
   EventLoop& loop() const { return loop_; }
   bool closed() const { return !socket_; }
-  // When output last made progress, or began to be pending; meaningful while output() is not empty.
+  // Something waits for the peer to read: output(), or what TLS has encrypted of it.
+  bool has_unsent() const;
+  // When output last made progress, or began to be pending; meaningful while has_unsent().
   int64_t last_progress_ns() const { return last_progress_ns_; }
   // False until a TLS handshake is complete; always true for plain sockets.
   bool established() const;

@@ -173,6 +173,19 @@ void GrpcCall::Reply(OutgoingBody message) {
   stream->connection->Reply(stream, std::move(message));
 }
 
+void GrpcCall::ReplyWithError(OutgoingBody message) {
+  auto* stream = static_cast<Http2Stream*>(this);
+  stream->tells_request_id = true;
+  stream->connection->Reply(stream, std::move(message));
+}
+
+std::string_view GrpcCall::request_id() {
+  if (request_id_.empty()) {
+    request_id_ = static_cast<Http2Stream*>(this)->connection->MakeRequestId();
+  }
+  return request_id_;
+}
+
 void GrpcCall::Fail(GrpcStatus status, std::string_view message) {
   auto* stream = static_cast<Http2Stream*>(this);
   stream->connection->Fail(stream, status, message);
@@ -216,11 +229,8 @@ struct GrpcServer::Impl {
   void Accepted(UniqueFd socket) {
     const size_t count = shared.options.connections->load(std::memory_order_relaxed);
     if (count >= shared.options.max_connections) {
-      uint64_t suppressed = 0;
-      if (refusals.Allow(shared.loop.now_ns(), &suppressed)) {
-        MSSERVING_LOG(kWarning, "Refused a gRPC connection: there are " << count << " already (" << suppressed
-                                                                        << " more of these)");
-      }
+      MSSERVING_LOG_LIMITED(refusals, shared.loop.now_ns(), kWarning,
+                            "Refused a gRPC connection: there are " << count << " already");
       return;
     }
     try {

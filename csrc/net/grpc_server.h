@@ -42,11 +42,14 @@ class GrpcCall {
  public:
   std::string_view path() const { return path_; }
   std::span<const uint8_t> message() const { return message_.bytes(); }
+  // The client's x-request-id if it is sane, else one made up. Errors carry it in their metadata.
+  std::string_view request_id();
   // On RealClock(); kNoDeadline if the client set none. The server itself ends the call then: OnCancelled().
   int64_t deadline_ns() const { return deadline_ns_; }
 
   // Exactly one of these, at any later time, on the loop's thread; also from inside OnCall().
   void Reply(OutgoingBody message);
+  void ReplyWithError(OutgoingBody message);  // an error inside of the message: the reply carries request_id() as well
   void Fail(GrpcStatus status, std::string_view message);
 
   EventLoop& loop();
@@ -55,6 +58,7 @@ class GrpcCall {
  protected:
   friend class Http2Connection;
   std::string path_;
+  std::string request_id_;
   Buffer message_;
   int64_t deadline_ns_ = kNoDeadline;
 };

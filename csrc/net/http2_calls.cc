@@ -25,7 +25,7 @@ void Http2Stream::Reset() {
   timeout_ns = kNoDeadline;
   state = State::kReceiving;
   encoding = Encoding::kIdentity;
-  is_post = is_grpc = bad_timeout = knows_encodings = accepts_gzip = remote_ended = false;
+  is_post = is_grpc = bad_timeout = knows_encodings = accepts_gzip = remote_ended = tells_request_id = false;
   prefix_size = 0;
   compressed = false;
   message_size = 0;
@@ -36,6 +36,7 @@ void Http2Stream::Reset() {
   context = nullptr;
   streaming.reset();
   path_.clear();
+  request_id_.clear();
 }
 
 int Http2Connection::BeginHeaders(int32_t id) {
@@ -98,6 +99,8 @@ void Http2Connection::Header(Http2Stream* stream, std::string_view name, std::st
         stream->is_grpc = value == "application/grpc" || IsGrpcContentType(value);
       } else if (name == "grpc-timeout") {
         stream->bad_timeout = !ParseGrpcTimeout(value, &stream->timeout_ns);
+      } else if (name == "x-request-id" && IsSaneRequestId(value)) {
+        stream->given_request_id().assign(value);
       }
       break;
     case 13:
@@ -314,7 +317,13 @@ void Http2Connection::Reply(Http2Stream* stream, OutgoingBody message) {
                               nghttp2_data_source* source, void* self) {
     return static_cast<Http2Connection*>(self)->ReadReply(static_cast<Http2Stream*>(source->ptr), limit, flags);
   };
-  const std::span<const nghttp2_nv> headers = ReplyHeaders(stream->knows_encodings, compressed);
+  std::span<const nghttp2_nv> headers = ReplyHeaders(stream->knows_encodings, compressed);
+  nghttp2_nv with_id[kMaxReplyHeaders + 1];
+  if (stream->tells_request_id) {
+    std::copy(headers.begin(), headers.end(), with_id);
+    with_id[headers.size()] = CopiedHeader("x-request-id", stream->request_id());
+    headers = {with_id, headers.size() + 1};
+  }
   if (nghttp2_submit_response(session_, stream->id, headers.data(), headers.size(), &provider) != 0) {
     Close();
     return;
@@ -355,8 +364,9 @@ void Http2Connection::Fail(Http2Stream* stream, GrpcStatus status, std::string_v
   const std::string encoded = PercentEncode(message.substr(0, kMaxStatusMessage));
   const std::string_view code = StatusText(status);
   const nghttp2_nv headers[] = {StaticHeader(":status", "200"), StaticHeader("content-type", "application/grpc"),
-                                StaticHeader("grpc-status", code), CopiedHeader("grpc-message", encoded)};
-  const size_t count = encoded.empty() ? 3 : 4;
+                                StaticHeader("grpc-status", code), CopiedHeader("x-request-id", stream->request_id()),
+                                CopiedHeader("grpc-message", encoded)};
+  const size_t count = encoded.empty() ? 4 : 5;
   if (nghttp2_submit_response(session_, stream->id, headers, count, nullptr) != 0) {
     Close();
     return;

@@ -267,7 +267,7 @@ void Http2Connection::Check() {
     Close();
     return;
   }
-  if (!output().empty() && passed(options.slow_reader_timeout_ns, last_progress_ns())) {
+  if (has_unsent() && passed(options.slow_reader_timeout_ns, last_progress_ns())) {
     Close();
     return;
   }
@@ -276,7 +276,7 @@ void Http2Connection::Check() {
       Fail(stream, GrpcStatus::kDeadlineExceeded, "the request was not complete in time");
     } else if (stream->streaming != nullptr) {
       CheckStream(stream);
-    } else if (stream->state == Http2Stream::State::kAnswered && output().empty() &&
+    } else if (stream->state == Http2Stream::State::kAnswered && !has_unsent() &&
                passed(options.slow_reader_timeout_ns, stream->began_ns)) {
       nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
       ScheduleOutput();

@@ -12,6 +12,7 @@
 #include "net/compression.h"
 #include "net/connection.h"
 #include "net/grpc_server.h"
+#include "net/request_id.h"
 
 namespace msserving {
 
@@ -79,6 +80,7 @@ struct Http2Stream final : GrpcCall {
   bool knows_encodings = false;  // has said something about them
   bool accepts_gzip = false;
   bool remote_ended = false;
+  bool tells_request_id = false;
 
   // Taking the message.
   uint8_t prefix[5];
@@ -99,6 +101,7 @@ struct Http2Stream final : GrpcCall {
   TimerId deadline_timer = 0;
 
   Buffer& message() { return message_; }
+  std::string& given_request_id() { return request_id_; }
   std::string& path() { return path_; }
   std::string_view path_view() const { return path_; }
   void set_deadline(int64_t at_ns) { deadline_ns_ = at_ns; }
@@ -122,6 +125,7 @@ struct Http2Shared {
   BlockCache session_blocks;
   nghttp2_mem session_memory;  // nghttp2's view of session_blocks
   Compression compression;
+  RequestIds request_ids;
   size_t calls = 0;  // given to the service and not yet back
   std::vector<std::unique_ptr<Http2Stream>> idle_streams;
 };
@@ -137,6 +141,7 @@ class Http2Connection final : public Connection {
 
   void Begin();
   void Drain();
+  std::string MakeRequestId() { return shared_.request_ids.Next(); }
   // Drain() was called, and new streams are still taken.
   bool draining_open() const { return draining_ && !final_goaway_sent_ && !closed(); }
 

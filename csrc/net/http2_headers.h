@@ -28,7 +28,9 @@ inline nghttp2_nv CopiedHeader(std::string_view name, std::string_view value) {
   return header;
 }
 
-// Our encodings are told to clients that have told theirs.
+inline constexpr size_t kMaxReplyHeaders = 4;
+
+// At most kMaxReplyHeaders. Our encodings are told to clients that have told theirs.
 std::span<const nghttp2_nv> ReplyHeaders(bool tell_encodings, bool compressed);
 std::span<const nghttp2_nv> OkTrailers();
 

@@ -148,8 +148,9 @@ ssize_t Http2Connection::ReadStream(Http2Stream* stream, uint8_t* to, size_t lim
   }
   *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
   const nghttp2_nv trailers[] = {StaticHeader("grpc-status", StatusText(streaming.status)),
+                                 CopiedHeader("x-request-id", stream->request_id()),
                                  CopiedHeader("grpc-message", streaming.status_message)};
-  const size_t count = streaming.status_message.empty() ? 1 : 2;
+  const size_t count = streaming.status == GrpcStatus::kOk ? 1 : streaming.status_message.empty() ? 2 : 3;
   if (nghttp2_submit_trailer(session_, stream->id, trailers, count) != 0) {
     return NGHTTP2_ERR_CALLBACK_FAILURE;
   }
@@ -167,7 +168,7 @@ void Http2Connection::CheckStream(Http2Stream* stream) {
     return;
   }
   const bool waits = streaming.sent < streaming.unsent.size() || stream->state == Http2Stream::State::kAnswered;
-  if (waits && output().empty() && options.slow_reader_timeout_ns > 0 &&
+  if (waits && !has_unsent() && options.slow_reader_timeout_ns > 0 &&
       now_ns - streaming.progress_ns >= options.slow_reader_timeout_ns) {
     nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
     ScheduleOutput();

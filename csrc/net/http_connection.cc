@@ -1,7 +1,7 @@
+// An HTTP/1.1 connection: receiving requests, time-outs, the end. Its answers are in http_replies.cc.
 #include "net/http_connection.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -14,33 +14,6 @@ constexpr size_t kIdleExchanges = 4096;
 constexpr size_t kKeptText = 4096;               // capacity that an idle exchange keeps in each of its strings
 constexpr size_t kBodyAtOnce = size_t{4} << 20;  // of an announced body, what is taken before it arrives
 constexpr int kStop = HPE_USER;                  // what a callback returns to end parsing
-
-const char* ReasonOf(int status) {
-  switch (status) {
-    case 200: return "OK";
-    case 202: return "Accepted";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 411: return "Length Required";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 499: return "Client Closed Request";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Status";
-  }
-}
 
 char ToLower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
 
@@ -107,6 +80,8 @@ void HttpExchange::Reset() {
   method_ = {};
   ClearText(&target_);
   ClearText(&content_type_);
+  ClearText(&request_id_);
+  ClearText(&accept_encoding_);
   body_ = Buffer();
   charge_.Reset();
   state_ = State::kReceiving;
@@ -123,6 +98,13 @@ void HttpExchange::Reset() {
 void HttpCall::Reply(int status, std::string_view content_type, OutgoingBody body, std::string_view extra_headers) {
   auto* exchange = static_cast<HttpExchange*>(this);
   exchange->connection_->Reply(exchange, status, content_type, std::move(body), extra_headers);
+}
+
+std::string_view HttpCall::request_id() {
+  if (request_id_.empty()) {
+    request_id_ = static_cast<HttpExchange*>(this)->connection_->MakeRequestId();
+  }
+  return request_id_;
 }
 
 EventLoop& HttpCall::loop() { return static_cast<HttpExchange*>(this)->connection_->loop(); }
@@ -275,6 +257,7 @@ int HttpConnection::MessageBegin() {
   header_name_size_ = 0;
   value_began_ = false;
   expect_.clear();
+  content_encoding_.clear();
   return 0;
 }
 
@@ -307,6 +290,20 @@ int HttpConnection::HeaderField(std::string_view part) {
   return 0;
 }
 
+// Where the value of a header is kept; null: nobody asks for it.
+std::string* HttpConnection::ValueOf(std::string_view name) {
+  switch (name.size()) {
+    case 6: return name == "expect" ? &expect_ : nullptr;
+    case 12:
+      return name == "content-type"   ? &receiving_->content_type_
+             : name == "x-request-id" ? &receiving_->request_id_
+                                      : nullptr;
+    case 15: return name == "accept-encoding" ? &receiving_->accept_encoding_ : nullptr;
+    case 16: return name == "content-encoding" ? &content_encoding_ : nullptr;
+    default: return nullptr;
+  }
+}
+
 int HttpConnection::HeaderValue(std::string_view part) {
   if (!CountHeaderBytes(part.size())) {
     return kStop;
@@ -314,10 +311,7 @@ int HttpConnection::HeaderValue(std::string_view part) {
   if (!in_headers_ || header_name_size_ > sizeof(header_name_)) {
     return 0;
   }
-  const std::string_view name(header_name_, header_name_size_);
-  std::string* const value = name == "content-type" ? &receiving_->content_type_
-                             : name == "expect"     ? &expect_
-                                                    : nullptr;
+  std::string* const value = ValueOf({header_name_, header_name_size_});
   if (value != nullptr) {
     if (!std::exchange(value_began_, true)) {
       value->clear();  // given twice: the last one counts
@@ -347,6 +341,14 @@ int HttpConnection::HeadersComplete() {
   const bool has_length = (parser_.flags & F_CONTENT_LENGTH) != 0;
   if (has_length && parser_.content_length > limit) {
     Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
+    return kStop;
+  }
+  if (!IsSaneRequestId(receiving_->request_id_)) {
+    receiving_->request_id_.clear();
+  }
+  body_is_gzip_ = EqualsIgnoringCase(content_encoding_, "gzip") || EqualsIgnoringCase(content_encoding_, "x-gzip");
+  if (!body_is_gzip_ && !content_encoding_.empty() && !EqualsIgnoringCase(content_encoding_, "identity")) {
+    Reject(415, "the Content-Encoding of a request may be gzip, nothing else");
     return kStop;
   }
   const bool has_body = (has_length && parser_.content_length > 0) || (parser_.flags & F_CHUNKED) != 0;
@@ -382,7 +384,34 @@ int HttpConnection::Body(std::string_view part) {
   return 0;
 }
 
+// False: the request has been rejected.
+bool HttpConnection::InflateBody() {
+  const size_t limit = shared_.options.max_body_bytes;
+  const uint64_t used = shared_.memory.used();
+  const uint64_t memory_left = shared_.memory.limit() - std::min(shared_.memory.limit(), used);
+  const size_t most = std::min<uint64_t>(limit, memory_left);
+  Buffer plain = loop().buffers().Acquire(std::min(receiving_->body_.size() * 4, most));
+  switch (shared_.compression.Inflate(Encoding::kGzip, receiving_->body_.bytes(), most, &plain)) {
+    case Compression::Result::kOk: break;
+    case Compression::Result::kCorrupt: Reject(400, "the body is not one whole gzip stream"); return false;
+    case Compression::Result::kTooLarge:
+      if (most < limit) {
+        Reject(429, shared_.memory.Refusal(plain.size()));
+      } else {
+        Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
+      }
+      return false;
+  }
+  receiving_->charge_.Reset();
+  receiving_->charge_.TakeAnyway(&shared_.memory, plain.size());
+  receiving_->body_ = std::move(plain);
+  return true;
+}
+
 int HttpConnection::MessageComplete() {
+  if (body_is_gzip_ && !receiving_->body_.empty() && !InflateBody()) {
+    return kStop;
+  }
   HttpExchange* exchange = std::exchange(receiving_, nullptr);
   exchange->keep_alive_ = llhttp_should_keep_alive(&parser_) != 0;
   exchange->wants_continue_ = false;
@@ -410,126 +439,6 @@ void HttpConnection::OnEnd() {
   ScheduleOutput();
 }
 
-// ---- answering
-
-void HttpConnection::Reply(HttpExchange* exchange, int status, std::string_view content_type, OutgoingBody body,
-                           std::string_view extra_headers) {
-  --shared_.calls;
-  exchange->state_ = HttpExchange::State::kAnswered;
-  exchange->status_ = status;
-  exchange->reply_type_.assign(content_type);
-  exchange->extra_headers_.assign(extra_headers);
-  in_flight_bytes_ -= exchange->body_.size();
-  exchange->body_ = Buffer();
-  exchange->charge_.Reset();
-  exchange->reply_ = std::move(body);
-  exchange->reply_.charge.TakeAnyway(&shared_.memory, exchange->reply_.encoded.size());
-  if (!closed()) {
-    ScheduleOutput();
-  }
-}
-
-void HttpConnection::Reject(int status, std::string_view reason) {
-  if (receiving_ == nullptr) {
-    receiving_ = Append();
-  }
-  HttpExchange* exchange = std::exchange(receiving_, nullptr);
-  input_over_ = true;
-  in_headers_ = false;
-  exchange->state_ = HttpExchange::State::kAnswered;
-  exchange->keep_alive_ = false;
-  exchange->wants_continue_ = false;
-  exchange->status_ = status;
-  exchange->reply_type_ = "application/json";
-  if (status == 429 || status == 503) {
-    exchange->extra_headers_ = "Retry-After: 1\r\n";
-  }
-  exchange->body_ = Buffer();
-  exchange->charge_.Reset();
-  const std::string text = shared_.service.ErrorBody(status, reason);
-  exchange->reply_.encoded = loop().buffers().Acquire(text.size());
-  exchange->reply_.encoded.Append(text.data(), text.size());
-  ScheduleOutput();
-}
-
-void HttpConnection::Produce() {
-  while (front_ != nullptr && front_->state_ == HttpExchange::State::kAnswered) {
-    if (output_full()) {
-      return;  // called again
-    }
-    const bool last = !front_->keep_alive_ || (front_->next_ == nullptr && (shared_.draining || input_over_));
-    if (front_->status_ != 0) {
-      WriteReply(front_, last);
-    }
-    PopFront();
-    if (last) {
-      CloseWhenSent();
-      return;
-    }
-  }
-  if (front_ == nullptr) {
-    idle_since_ns_ = loop().now_ns();
-    if (input_over_) {
-      CloseWhenSent();
-      return;
-    }
-  } else if (front_->wants_continue_) {
-    constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-    output().Append(kContinue.data(), kContinue.size());
-    front_->wants_continue_ = false;
-  }
-  if (llhttp_get_errno(&parser_) == HPE_PAUSED && !input_over_ && MayReadMore() && resume_timer_ == 0) {
-    // Requests are handed to the service from a wake-up's beginning, not from its end.
-    resume_timer_ = loop().AddTimer(loop().now_ns(), [this] {
-      resume_timer_ = 0;
-      ResumeParsing();
-    });
-  }
-}
-
-void HttpConnection::WriteReply(HttpExchange* exchange, bool last) {
-  char head[256];
-  char* p = head;
-  const auto add = [&p](std::string_view text) { p = std::copy(text.begin(), text.end(), p); };
-  add("HTTP/1.1 ");
-  p = std::to_chars(p, p + 8, exchange->status_).ptr;
-  add(" ");
-  add(ReasonOf(exchange->status_));
-  add("\r\nContent-Length: ");
-  p = std::to_chars(p, p + 24, exchange->reply_.TotalSize()).ptr;
-  if (last) {
-    add("\r\nConnection: close");
-  } else if (exchange->http_1_0_) {
-    add("\r\nConnection: keep-alive");
-  }
-  if (!exchange->reply_type_.empty()) {
-    add("\r\nContent-Type: ");
-    output().Append(head, static_cast<size_t>(p - head));
-    p = head;
-    output().Append(exchange->reply_type_.data(), exchange->reply_type_.size());
-  }
-  add("\r\n");
-  output().Append(head, static_cast<size_t>(p - head));
-  output().Append(exchange->extra_headers_.data(), exchange->extra_headers_.size());
-  output().Append("\r\n", 2);
-  if (exchange->method_ != "HEAD") {
-    output().Append(std::move(exchange->reply_));
-  }
-}
-
-void HttpConnection::PopFront() {
-  HttpExchange* exchange = front_;
-  front_ = exchange->next_;
-  if (front_ == nullptr) {
-    back_ = nullptr;
-  }
-  if (exchange == receiving_) {
-    receiving_ = nullptr;
-  }
-  --in_flight_;
-  shared_.ReleaseExchange(exchange);
-}
-
 // ---- ends
 
 void HttpConnection::Drain() {
@@ -544,7 +453,7 @@ void HttpConnection::CheckTimeouts(int64_t now_ns) {
     return;
   }
   const HttpServerOptions& options = shared_.options;
-  if (!output().empty()) {
+  if (has_unsent()) {
     if (now_ns - last_progress_ns() >= options.slow_reader_timeout_ns) {
       Close();
     }

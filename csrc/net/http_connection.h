@@ -10,8 +10,10 @@
 #include <string_view>
 #include <vector>
 
+#include "net/compression.h"
 #include "net/connection.h"
 #include "net/http_server.h"
+#include "net/request_id.h"
 
 namespace msserving {
 
@@ -35,7 +37,8 @@ class HttpExchange final : public HttpCall {
   bool http_1_0_ = false;
   bool wants_continue_ = false;  // "Expect: 100-continue" that has not been answered
 
-  ByteCharge charge_;  // for the body
+  ByteCharge charge_;            // for the body
+  std::string accept_encoding_;  // as the request says
 
   int status_ = 0;
   std::string reply_type_;
@@ -50,6 +53,8 @@ struct HttpShared {
   ByteBudget& memory;
   HttpService& service;
   llhttp_settings_t settings;
+  Compression compression;
+  RequestIds request_ids;
   bool draining = false;
   size_t calls = 0;  // given to the service and not yet answered
   HttpConnection* first = nullptr;
@@ -57,6 +62,11 @@ struct HttpShared {
   std::vector<std::unique_ptr<HttpExchange>> idle_exchanges;
 
   HttpShared(EventLoop* event_loop, const HttpServerOptions& server_options, HttpService* http_service);
+  // "Date: ...\r\n", made anew once a second.
+  std::string_view DateLine();
+  char date_line[64];
+  size_t date_size = 0;
+  int64_t date_until_ns = INT64_MIN;
   HttpExchange* AcquireExchange();
   void ReleaseExchange(HttpExchange* exchange);
 };
@@ -78,6 +88,7 @@ class HttpConnection final : public Connection {
   // Called now and then: ends what has taken too long.
   void CheckTimeouts(int64_t now_ns);
   HttpConnection* next() const { return next_; }
+  std::string MakeRequestId() { return shared_.request_ids.Next(); }
 
  private:
   friend struct HttpCallbacks;
@@ -97,7 +108,10 @@ class HttpConnection final : public Connection {
   int Body(std::string_view part);
   int MessageComplete();
 
+  std::string* ValueOf(std::string_view name);
   bool CountHeaderBytes(size_t size);
+  bool InflateBody();
+  void CompressReply(HttpExchange* exchange, size_t size);
   void Execute(std::span<const uint8_t> bytes);
   // Answers the request being received with an error, after those before it; nothing more is read.
   void Reject(int status, std::string_view reason);
@@ -126,6 +140,8 @@ class HttpConnection final : public Connection {
   size_t header_name_size_ = 0;  // beyond the array: no name that matters
   bool value_began_ = false;
   std::string expect_;
+  std::string content_encoding_;
+  bool body_is_gzip_ = false;
   Buffer unread_;  // received, but not parsed while MayReadMore() is false
   TimerId resume_timer_ = 0;
   const int64_t accepted_ns_;

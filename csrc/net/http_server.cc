@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/log.h"
 #include "net/acceptor.h"
 #include "net/http_connection.h"
 #include "net/tls.h"
@@ -44,6 +45,10 @@ struct HttpServer::Impl {
       return;
     }
     const bool refused = count >= shared.options.max_connections;
+    if (refused) {
+      MSSERVING_LOG_LIMITED(refusals, shared.loop.now_ns(), kWarning,
+                            "Refused a REST connection: there are " << count << " already");
+    }
     auto* connection = new HttpConnection(&shared, std::move(socket), tls);
     if (refused) {
       connection->BeginRefused();
@@ -70,6 +75,7 @@ struct HttpServer::Impl {
   HttpShared shared;
   std::shared_ptr<TlsContext> tls;
   TlsRefresher refresher;
+  RateLimit refusals;
   int64_t sweep_interval_ns = 0;
   TimerId sweep_timer = 0;
   Acceptor acceptor;

@@ -1,4 +1,4 @@
-// HTTP/1.1 on llhttp: keep-alive, pipelining (replies in order), chunked bodies, Expect: 100-continue.
+// HTTP/1.1 on llhttp: keep-alive, pipelining (replies in order), chunked bodies, Expect: 100-continue, gzip both ways.
 // One HttpServer per event loop and listening socket.
 #pragma once
 
@@ -24,15 +24,22 @@ class HttpCall {
   std::string_view method() const { return method_; }  // "POST"
   std::string_view target() const { return target_; }  // as received: path and query
   std::string_view content_type() const { return content_type_; }
-  // Has Buffer::kPadding readable bytes behind it.
+  // The client's X-Request-Id if it is sane, else one made up. Replies of 400 and above carry it.
+  std::string_view request_id();
+  // Without its gzip encoding. Has Buffer::kPadding readable bytes behind it.
   std::span<const uint8_t> body() const { return body_.bytes(); }
 
   // Exactly once, at any later time, on the loop's thread; also from inside OnRequest(). `extra_headers` are whole
-  // lines, each "Name: value\r\n"; Content-Length, Content-Type and Connection are the server's own.
+  // lines, each "Name: value\r\n"; Content-Length, Content-Type, Content-Encoding, Date, X-Request-Id and Connection
+  // are the server's own. A reply of status 200 with kGzipFrom to kGzipUpTo bytes is sent as gzip if the client takes
+  // it and it helps.
   void Reply(int status, std::string_view content_type, OutgoingBody body, std::string_view extra_headers = {});
 
   EventLoop& loop();
   void* context = nullptr;  // the service's own
+
+  static constexpr size_t kGzipFrom = 1 << 10;
+  static constexpr size_t kGzipUpTo = 256 << 10;  // more would keep the event loop busy for too long
 
  protected:
   friend class HttpConnection;
@@ -42,6 +49,7 @@ class HttpCall {
   std::string_view method_;
   std::string target_;
   std::string content_type_;
+  std::string request_id_;
   Buffer body_;
 };
 
@@ -50,9 +58,9 @@ class HttpService {
   virtual void OnRequest(HttpCall* call) = 0;
   // The connection is gone; the call ends with this.
   virtual void OnCancelled(HttpCall* call) = 0;
-  // The body of an error that the server itself answers: 400 bad HTTP, 408 too slow, 413 body too large, 417 unknown
-  // expectation, 429 too many bytes in flight, 431 headers too large, 503 too many connections. Sent with content type
-  // application/json.
+  // The body of an error that the server itself answers: 400 bad HTTP, 408 too slow, 413 body too large, 415 unknown
+  // content encoding, 417 unknown expectation, 429 too many bytes in flight, 431 headers too large, 503 too many
+  // connections. Sent with content type application/json.
   virtual std::string ErrorBody(int status, std::string_view reason) = 0;
 
  protected:

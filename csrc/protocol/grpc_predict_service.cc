@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "base/log.h"
 #include "net/event_loop.h"
 #include "protocol/reply_summary.h"
 
@@ -10,6 +11,8 @@ namespace msserving {
 namespace {
 
 constexpr size_t kKeptTensors = 8192;
+
+RateLimit server_faults;
 
 class KeepReplyMemory final : public KeepAlive {
  public:
@@ -25,6 +28,11 @@ void Fail(GrpcCall* call, ErrorKind kind, std::string_view message) {
 
 // Whole-request failure, in the reply or as the call's status, whichever the kind wants.
 void ReplyError(GrpcCall* call, std::span<const uint8_t> spec, ErrorKind kind, std::string_view message) {
+  if (IsServersFault(kind)) {
+    MSSERVING_LOG_LIMITED(
+        server_faults, call->loop().now_ns(), kWarning,
+        "Request " << call->request_id() << " failed, " << TraitsOf(kind).name << ": " << Shorten(message));
+  }
   if (!TraitsOf(kind).in_reply) {
     Fail(call, kind, message);
     return;
@@ -32,7 +40,7 @@ void ReplyError(GrpcCall* call, std::span<const uint8_t> spec, ErrorKind kind, s
   OutgoingBody body;
   body.encoded = call->loop().buffers().Acquire(0);
   EncodeError(spec, kind, message, &body);
-  call->Reply(std::move(body));
+  call->ReplyWithError(std::move(body));
 }
 
 }  // namespace

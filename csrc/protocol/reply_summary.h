@@ -28,4 +28,9 @@ std::string InstanceMessage(std::span<const InstanceResult> results, size_t inde
 // At least as long as InstanceMessage() of this result.
 size_t MaxInstanceMessage(const InstanceResult& result);
 
+// The server's own faults are worth a line in its log; what the client or its user's code did wrong is told to them.
+inline bool IsServersFault(ErrorKind kind) {
+  return kind == ErrorKind::kInternal || kind == ErrorKind::kWorkerUnavailable;
+}
+
 }  // namespace msserving

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/log.h"
 #include "net/event_loop.h"
 #include "protocol/json_reply.h"
 #include "protocol/reply_summary.h"
@@ -13,6 +14,16 @@ namespace {
 constexpr std::string_view kJson = "application/json";
 constexpr size_t kKeptParserBytes = size_t{4} << 20;
 constexpr size_t kKeptTensors = 8192;
+
+RateLimit server_faults;
+
+void LogFault(HttpCall* call, ErrorKind kind, std::string_view message) {
+  if (IsServersFault(kind)) {
+    MSSERVING_LOG_LIMITED(
+        server_faults, call->loop().now_ns(), kWarning,
+        "Request " << call->request_id() << " failed, " << TraitsOf(kind).name << ": " << Shorten(message));
+  }
+}
 
 OutgoingBody ErrorBodyOf(EventLoop* loop, std::string_view message) {
   OutgoingBody body;
@@ -73,6 +84,9 @@ class RestService::Pending final : public ReplySink {
     body.encoded = call_->loop().buffers().Acquire(EstimateSize(reply.results));
     EncodeJsonReply(*signature_, reply.results, summary, &body.encoded);
     const int status = summary.whole_failed ? TraitsOf(summary.kind).http_status : 200;
+    if (summary.whole_failed) {
+      LogFault(call_, summary.kind, summary.message);
+    }
     reply.memory.reset();
     End()->Reply(status, kJson, std::move(body), ExtraHeaders(status));
   }
@@ -162,6 +176,7 @@ void RestService::Predict(HttpCall* call) {
 // What is not served is not there (404) once everything is: the client need not come again. Before, and while a
 // servable has no worker, it should (503).
 void RestService::ReplyError(HttpCall* call, ErrorKind kind, std::string_view message) {
+  LogFault(call, kind, message);
   const bool later = kind == ErrorKind::kServableUnavailable && !health_->ready();
   const int status = later ? 503 : TraitsOf(kind).http_status;
   call->Reply(status, kJson, ErrorBodyOf(&call->loop(), message), ExtraHeaders(status));

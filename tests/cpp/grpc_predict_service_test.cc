@@ -236,6 +236,7 @@ TEST_F(GrpcPredictServiceTest, ApplicationErrorsTravelInTheReply) {
   GrpcTestClient client(port_);
   EXPECT_EQ(WholeError(client.Run(kPredict, Request(Spec("other", "m"), {}).text())), "5 servable is not available");
   EXPECT_EQ(WholeError(client.Run(kPredict, Request(Spec("s", "other"), {}).text())), "2 method is not available");
+  EXPECT_EQ(client.Run(kPredict, Request(Spec("s", "other"), {}).text()).headers.at("x-request-id").size(), 16u);
   EXPECT_EQ(WholeError(client.Run(kPredict, Request(Spec("s", "m"), {}).text())), "2 The request has no instances");
   EXPECT_EQ(WholeError(client.Run(kPredict, Request(Spec("s", "m"), {Instance({})}).text())),
             "2 Cannot find input x in instance input, instance 0");

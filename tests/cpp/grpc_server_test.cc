@@ -262,6 +262,27 @@ TEST_F(GrpcServerTest, ConnectionsAreCountedForAllServersThatShareTheCount) {
   EXPECT_EQ(third.Call(kEcho, "a").status(), "0");
 }
 
+// ---- request ids ----
+
+TEST_F(GrpcServerTest, ErrorsCarryTheRequestId) {
+  Serve();
+  H2Client client(port());
+  const Headers named = With(H2Client::Grpc("/t/Fail"), "x-request-id", "Trace-7:a/b");
+  EXPECT_EQ(client.Call(named, Frame("why")).header("x-request-id"), "Trace-7:a/b");
+  const std::string made = client.Call("/t/Fail", "why").header("x-request-id");
+  EXPECT_EQ(made.size(), 16u);
+  EXPECT_NE(client.Call("/t/Fail", "why").header("x-request-id"), made);
+  for (const std::string& odd :
+       {std::string("a b"), std::string("a\"b"), std::string("\xC3\xA9"), std::string(129, 'a')}) {
+    EXPECT_EQ(
+        client.Call(With(H2Client::Grpc("/t/Fail"), "x-request-id", odd), Frame("")).header("x-request-id").size(), 16u)
+        << odd;
+  }
+  EXPECT_EQ(client.Call(With(H2Client::Grpc(kEcho), "x-request-id", "a"), Frame("b")).header("x-request-id"), "")
+      << "no error";
+  EXPECT_EQ(client.Call(With(H2Client::Grpc("/t/None"), "x-request-id", "c"), Frame("")).header("x-request-id"), "c");
+}
+
 // ---- compression ----
 
 TEST_F(GrpcServerTest, GzipInGzipOut) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <thread>
@@ -11,6 +13,8 @@
 
 #include "../support/http_client.h"
 #include "../support/loop_thread.h"
+#include "base/clock.h"
+#include "net/compression.h"
 
 namespace msserving {
 namespace {
@@ -455,6 +459,100 @@ TEST_F(HttpServerTest, AClientThatDoesNotReadIsClosed) {
   EXPECT_TRUE(Eventually([&] { return service_.requests > 0; }));
   EXPECT_TRUE(Eventually([&] { return server_->connections() == 0; }));
   sender.join();
+}
+
+std::string Gzip(const std::string& plain) {
+  Compression compression;
+  Buffer packed;
+  compression.BeginGzip(&packed, plain.size());
+  compression.AddGzip({reinterpret_cast<const uint8_t*>(plain.data()), plain.size()});
+  compression.EndGzip();
+  return {packed.data(), packed.data() + packed.size()};
+}
+
+std::string Gunzip(const std::string& packed) {
+  Compression compression;
+  Buffer plain;
+  EXPECT_EQ(compression.Inflate(Encoding::kGzip, {reinterpret_cast<const uint8_t*>(packed.data()), packed.size()},
+                                size_t{1} << 30, &plain),
+            Compression::Result::kOk);
+  return {plain.data(), plain.data() + plain.size()};
+}
+
+TEST_F(HttpServerTest, GzipBodiesAreInflatedWithinTheLimit) {
+  HttpServerOptions options;
+  options.max_body_bytes = 100'000;
+  Start(options);
+  const std::string plain(100'000, 'z');
+  const std::string gzip = "Content-Encoding: GZIP\r\n";
+  HttpClient client(port_);
+  EXPECT_EQ(client.Call(HttpClient::Post("/echo", Gzip(plain), gzip)).body, "POST /echo||" + plain);
+  EXPECT_EQ(client.Call(HttpClient::Post("/echo", "", gzip)).body, "POST /echo||");
+  EXPECT_EQ(client.Call(HttpClient::Post("/echo", "plain", "Content-Encoding: identity\r\n")).body,
+            "POST /echo||plain");
+  EXPECT_EQ(client.Call(HttpClient::Post("/echo", "next, without")).body, "POST /echo||next, without");
+  const auto status = [&](const std::string& body, const std::string& header) {
+    HttpClient one(port_);
+    const int got = one.Call(HttpClient::Post("/echo", body, header)).status;
+    EXPECT_TRUE(one.AtEnd());
+    return got;
+  };
+  EXPECT_EQ(status(Gzip(plain + "z"), gzip), 413);
+  EXPECT_EQ(status("no gzip", gzip), 400);
+  EXPECT_EQ(status(Gzip(plain).substr(0, 50), gzip), 400);
+  EXPECT_EQ(status(Gzip("a") + Gzip("b"), gzip), 400);
+  EXPECT_EQ(status("x", "Content-Encoding: br\r\n"), 415);
+  EXPECT_EQ(status("x", "Content-Encoding: gzip, gzip\r\n"), 415);
+}
+
+TEST_F(HttpServerTest, GzipBombsMeetTheBudget) {
+  HttpServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(1 << 20);
+  Start(options);
+  HttpClient client(port_);
+  EXPECT_EQ(
+      client.Call(HttpClient::Post("/echo", Gzip(std::string(20 << 20, 'b')), "Content-Encoding: gzip\r\n")).status,
+      429);
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
+}
+
+TEST_F(HttpServerTest, RepliesAreGzipIfAskedForAndWorthwhile) {
+  Start();
+  HttpClient client(port_);
+  const auto call = [&](size_t size, const std::string& accepts) {
+    return client.Call(HttpClient::Post("/echo", std::string(size, 'r'), accepts));
+  };
+  const std::string accepts = "Accept-Encoding: deflate, gzip\r\n";
+  const HttpReply packed = call(5000, accepts);
+  EXPECT_EQ(packed.headers.at("Content-Encoding"), "gzip");
+  EXPECT_EQ(packed.headers.at("Vary"), "Accept-Encoding");
+  EXPECT_LT(packed.body.size(), 200U);
+  EXPECT_EQ(Gunzip(packed.body), "POST /echo||" + std::string(5000, 'r'));
+  EXPECT_TRUE(call(5000, "Accept-Encoding: gzip;q=0.5\r\n").headers.contains("Content-Encoding"));
+  for (const char* plain :
+       {"", "Accept-Encoding: br\r\n", "Accept-Encoding: gzip;q=0\r\n", "Accept-Encoding: br, gzip ; q=0.0\r\n"}) {
+    EXPECT_FALSE(call(5000, plain).headers.contains("Content-Encoding")) << plain;
+  }
+  EXPECT_FALSE(call(500, accepts).headers.contains("Content-Encoding")) << "too small";
+  EXPECT_FALSE(call(1 << 20, accepts).headers.contains("Content-Encoding")) << "too large";
+}
+
+TEST_F(HttpServerTest, RepliesHaveADateAndErrorsTheRequestId) {
+  Start();
+  HttpClient client(port_);
+  const HttpReply good = client.Call(HttpClient::Post("/echo", "x", "X-Request-Id: mine\r\n"));
+  tm date{};
+  ASSERT_NE(strptime(good.headers.at("Date").c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date), nullptr);
+  EXPECT_LT(std::abs(timegm(&date) - WallClockSeconds()), 600);
+  EXPECT_FALSE(good.headers.contains("X-Request-Id"));
+  EXPECT_EQ(client.Call(HttpClient::Post("/extra", "x", "X-Request-Id: mine\r\n")).headers.at("X-Request-Id"), "mine");
+  const std::string made = client.Call(HttpClient::Post("/extra", "x")).headers.at("X-Request-Id");
+  EXPECT_EQ(made.size(), 16U);
+  EXPECT_EQ(client.Call(HttpClient::Post("/extra", "x", "X-Request-Id: a b\r\n")).headers.at("X-Request-Id").size(),
+            16U);
+  const HttpReply rejected = client.Call("POST /echo HTTP/1.1\r\nX-Request-Id: of mine\r\nExpect: gold\r\n\r\n");
+  EXPECT_EQ(rejected.status, 417);
+  EXPECT_EQ(rejected.headers.at("X-Request-Id").size(), 16U);
 }
 
 TEST_F(HttpServerTest, BytesInFlightAreBoundedForAllRequestsTogether) {

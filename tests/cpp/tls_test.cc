@@ -303,6 +303,33 @@ TEST_F(TlsTest, GarbageInsteadOfAHandshakeEndsTheConnection) {
   close(fd);
 }
 
+// What TLS has encrypted waits outside of the plain output; it is no less unsent.
+TEST_F(TlsTest, AClientThatStopsReadingIsClosed) {
+  GrpcServerOptions options;
+  options.slow_reader_timeout_ns = 10 * kNanosPerSecond;
+  ServeTls(options, &clock);
+  TlsClient client(port(), certificates_.Pem("ca"), {});
+  ASSERT_TRUE(client.connected());
+  const std::string path = "/t/Slices";
+  std::string head = "\x83\x87\x41\x01x";
+  head += std::string("\x44") + static_cast<char>(path.size()) + path;
+  head += std::string("\x40\x0c") + "content-type" + "\x10" + "application/grpc";
+  const std::string window("\x00\x04\x7f\xff\xff\xff", 6);
+  ASSERT_TRUE(client.Write(std::string(kMagic) + RawFrame(NGHTTP2_SETTINGS, 0, 0, window) +
+                           RawFrame(NGHTTP2_WINDOW_UPDATE, 0, 0, std::string("\x3f\xff\xff\xff", 4))));
+  // One after the other, until the sockets are full in the middle of one.
+  for (int i = 0; i < 400; ++i) {
+    ASSERT_TRUE(client.Write(RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1 + 2 * i, head) +
+                             RawFrame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1 + 2 * i, Frame("64000"))));
+    ASSERT_TRUE(Eventually([&] { return service.calls == i + 1; }));
+  }
+  EXPECT_EQ(connections(), 1u);
+  for (int i = 0; i < 6; ++i) {
+    Advance(3 * kNanosPerSecond);
+  }
+  EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
+}
+
 TEST_F(TlsTest, HandshakeThatDoesNotComeIsGivenUp) {
   GrpcServerOptions options;
   options.incomplete_timeout_ns = 10 * kNanosPerSecond;

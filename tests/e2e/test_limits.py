@@ -1,6 +1,9 @@
 """Limits that users set: who passes one is told at once, with the reason, and the others are served on."""
 
+import gzip
+import queue
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,22 +72,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def test_TooManyPendingRequests_AreRefusedAtOnceAndTheRestIsAnswered(server: ServerProcess, tmp_path: Path) -> None:
     gate = tmp_path / "open"
-    client = Client(server.grpc_address, "waits", "hold")
-    held = [client.infer_async({"path": str(gate)}) for _ in range(3)]
-    until = time.monotonic() + 60
-    answer: object = None
-    while time.monotonic() < until:  # the three may be on their way
-        answer = Client(server.grpc_address, "waits", "measure").infer({"data": np.zeros(4, np.int8)})
-        if "error" in answer:
-            break
-    assert answer == {"error": "Grpc Error, (8, 'resource exhausted'), enqueued requests count exceeds the limit 3"}
+    answers: queue.Queue[object] = queue.Queue()
+
+    def hold() -> None:
+        with Client(server.grpc_address, "waits", "hold") as client:
+            answers.put(client.infer({"path": str(gate)}))
+
+    clients = [threading.Thread(target=hold) for _ in range(6)]
+    for one in clients:
+        one.start()
+    for _ in range(3):  # three wait in the server, the others are answered without waiting for them
+        assert answers.get(timeout=60) == {
+            "error": "Grpc Error, (8, 'resource exhausted'), enqueued requests count exceeds the limit 3"
+        }
     url = f"http://{server.rest_address}/model/waits:measure"
-    refused = requests.post(url, json={"instances": {"data": [1, 2]}}, timeout=60)
+    named = {"x-request-id": "night-shift-7"}
+    refused = requests.post(url, json={"instances": {"data": [1, 2]}}, headers=named, timeout=60)
     assert refused.status_code == 429
+    assert refused.headers["X-Request-Id"] == "night-shift-7"
     assert refused.headers["Retry-After"] == "1"
     assert refused.json() == {"error_msg": "enqueued requests count exceeds the limit 3"}
     gate.touch()
-    assert [call.result() for call in held] == [[{"path": str(gate)}]] * 3
+    assert [answers.get(timeout=60) for _ in range(3)] == [[{"path": str(gate)}]] * 3
+    for one in clients:
+        one.join()
     accepted = requests.post(url, json={"instances": {"data": [1, 2]}}, timeout=60)
     assert accepted.json() == {"instances": [{"size": 2}]}
 
@@ -100,18 +111,21 @@ def test_TooManyBytesInFlight_AreRefusedWithTheNumbers(server: ServerProcess) ->
     assert client.infer({"data": np.zeros(2 << 20, np.int8)}) == [{"size": 2 << 20}]
 
 
+def wait_for_health(server: ServerProcess, status: int) -> None:
+    until = time.monotonic() + 60
+    while requests.get(f"http://{server.rest_address}/health/ready", timeout=60).status_code != status:
+        assert time.monotonic() < until, "not in time"
+
+
 def test_ConnectionsOverTheLimit_AreClosedOrTold(server: ServerProcess) -> None:
     host, port = server.rest_address.split(":")
     idle = [socket.create_connection((host, int(port)), timeout=60) for _ in range(8)]
     try:
-        until = time.monotonic() + 60
-        status = 200
-        while status != 503 and time.monotonic() < until:
-            status = requests.get(f"http://{server.rest_address}/health/ready", timeout=60).status_code
-        assert status == 503
+        wait_for_health(server, 503)
     finally:
         for one in idle:
             one.close()
+    wait_for_health(server, 200)  # the server has seen them go
 
 
 def test_LargeHeadersAndSlowRequests_AreEnded(server: ServerProcess) -> None:
@@ -121,3 +135,14 @@ def test_LargeHeadersAndSlowRequests_AreEnded(server: ServerProcess) -> None:
     with socket.create_connection((host, int(port)), timeout=60) as slow:
         slow.sendall(b"POST /model/waits:measure HTTP/1.1\r\nContent-Length: 10\r\n\r\n1")
         assert slow.recv(12) == b"HTTP/1.1 408"
+
+
+def test_GzipBodiesAndHeadRequests(server: ServerProcess) -> None:
+    url = f"http://{server.rest_address}/model/waits:measure"
+    body = gzip.compress(b'{"instances":{"data":[' + b"1," * 5000 + b"1]}}")
+    answer = requests.post(url, data=body, headers={"Content-Encoding": "gzip"}, timeout=60)
+    assert answer.json() == {"instances": [{"size": 5001}]}
+    assert answer.headers["Date"].endswith(" GMT")
+    assert requests.post(url, data=body[:50], headers={"Content-Encoding": "gzip"}, timeout=60).status_code == 400
+    ready = requests.head(f"http://{server.rest_address}/health/ready", timeout=60)
+    assert (ready.status_code, ready.content) == (200, b"")

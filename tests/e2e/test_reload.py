@@ -379,6 +379,7 @@ def test_StopByAnotherThreadWhileVersionsChange_EverythingCanBeStartedAgain(tmp_
     write_numbers(tmp_path, 7, 1, name="others")
     server.call(f"in_thread(lambda: (time.sleep({after}), server.stop()))")
     change(server)
+    server.call("join_threads()")  # or its stop() may come after the next start
     server.call("server.stop()")
     assert server.worker_pids() == []
     server.call("server.start_servables(config())")

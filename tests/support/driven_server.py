@@ -36,8 +36,15 @@ folder = os.path.dirname(os.path.abspath(__file__))
 def config(name="numbers", devices=0, **arguments):
     return server.ServableStartConfig(folder, name, devices, **arguments)
 
+background = []
+
 def in_thread(function):
-    threading.Thread(target=function, daemon=True).start()
+    background.append(threading.Thread(target=function, daemon=True))
+    background[-1].start()
+
+def join_threads():
+    while background:
+        background.pop().join()
 
 {start}
 listener = socket.create_server(("127.0.0.1", int(os.environ["SERVING_CONTROL_PORT"])))

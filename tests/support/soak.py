@@ -23,7 +23,18 @@ PAUSE_SECONDS = 0.02  # between two requests of a client: about half of what the
 SAMPLES = 60
 # Of a run's first part nothing is said: pools and caches fill.
 WARM_SHARE = 0.3
-GROWTH_MB = 8.0  # from the beginning of the second part to the end; what one page cache more or less may take
+GROWTH_MB = 8.0  # of private memory, from the beginning of the second part to the end
+# Pages of shared memory are counted once they are touched: rings go round, and slabs are used from their beginning, so
+# this levels off where the load's worst moment was. It is given back when the server has been idle for ten seconds.
+SHARED_MB = 256.0
+
+
+def resident_mb(pid: int, kind: str) -> float:
+    """Memory that a process holds, of one kind of /proc/PID/status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"no {kind} of {pid}")
 
 
 @dataclass
@@ -31,14 +42,15 @@ class Process:
     name: str
     pid: int
     seconds: list[float] = field(default_factory=list)
-    rss_mb: list[float] = field(default_factory=list)
+    private_mb: list[float] = field(default_factory=list)
+    shared_mb: list[float] = field(default_factory=list)
     descriptors: list[float] = field(default_factory=list)
 
     def sample(self, at: float) -> None:
-        process = psutil.Process(self.pid)
         self.seconds.append(at)
-        self.rss_mb.append(process.memory_info().rss / 1e6)
-        self.descriptors.append(float(process.num_fds()))
+        self.private_mb.append(resident_mb(self.pid, "RssAnon"))
+        self.shared_mb.append(resident_mb(self.pid, "RssShmem"))
+        self.descriptors.append(float(psutil.Process(self.pid).num_fds()))
 
     def warm(self, values: list[float]) -> tuple[list[float], list[float]]:
         first = int(len(values) * WARM_SHARE)
@@ -55,8 +67,10 @@ class Process:
 
     def line(self) -> str:
         return (
-            f"{self.name:10} RSS {self.rss_mb[0]:7.1f} -> {self.rss_mb[-1]:7.1f} MB, "
-            f"{self.slope(self.rss_mb):+.3f} MB/min; descriptors {self.descriptors[0]:.0f} -> "
+            f"{self.name:10} private {self.private_mb[0]:7.1f} -> {self.private_mb[-1]:7.1f} MB, "
+            f"{self.slope(self.private_mb):+.3f} MB/min; "
+            f"shared {self.shared_mb[0]:6.1f} -> {self.shared_mb[-1]:6.1f} MB, "
+            f"{self.slope(self.shared_mb):+.3f} MB/min; descriptors {self.descriptors[0]:.0f} -> "
             f"{self.descriptors[-1]:.0f}, {self.slope(self.descriptors):+.3f}/min"
         )
 
@@ -83,9 +97,14 @@ def soak(world: World, seconds: float, pause: float = PAUSE_SECONDS) -> tuple[li
 def problems(processes: list[Process], ledger: Ledger) -> list[str]:
     """What is wrong with a soak; nothing if all is well."""
     found = [
-        f"{process.name} ({process.pid}) grows by {process.grown(process.rss_mb):.1f} MB"
+        f"{process.name} ({process.pid}) grows by {process.grown(process.private_mb):.1f} MB"
         for process in processes
-        if process.grown(process.rss_mb) > GROWTH_MB
+        if process.grown(process.private_mb) > GROWTH_MB
+    ]
+    found += [
+        f"{process.name} ({process.pid}) holds {process.shared_mb[-1]:.1f} MB of shared memory"
+        for process in processes
+        if process.shared_mb[-1] > SHARED_MB
     ]
     found += [
         f"{process.name} ({process.pid}) opens {process.grown(process.descriptors):.1f} descriptors"

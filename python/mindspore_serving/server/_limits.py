@@ -11,8 +11,8 @@ class ServerLimits:
     """What a gRPC or RESTful server allows its clients. Whoever passes a limit is refused or cut off at once.
 
     Args:
-        max_connections (int, optional): Connections at one time, 1 to 1000000. Over it a gRPC client is cut off, a
-            REST client is answered 503. Default: 10000.
+        max_connections (int, optional): Connections at one time, 1 to 1000000. Over it a gRPC or TLS client is
+            cut off, a REST client is answered 503. Default: 10000.
         max_streams_per_connection (int, optional): gRPC: calls in progress on one connection, 1 to 100000; a client
             waits before it starts another. Default: 1024.
         max_pipelined_requests (int, optional): REST: requests in progress on one connection, 1 to 10000; more are read

@@ -18,11 +18,12 @@ def test_MemoryAndDescriptorsStayFlat(tmp_path, models, long_run):
     assert ledger.sent > 100
 
 
-@pytest.mark.parametrize(("rss", "descriptors"), [(0.5, 0.0), (0.0, 0.1)])
-def test_GrowthIsNoticed(rss, descriptors):
+@pytest.mark.parametrize(("private", "shared", "descriptors"), [(0.5, 0, 0), (0, 10, 0), (0, 0, 0.1)])
+def test_GrowthIsNoticed(private, shared, descriptors):
     process = Process("leaky", 1)
     for number in range(SAMPLES):
         process.seconds.append(float(number))
-        process.rss_mb.append(100 + rss * number)
+        process.private_mb.append(100 + private * number)
+        process.shared_mb.append(10 + shared * number)
         process.descriptors.append(20 + descriptors * number)
     assert len(problems([process], Ledger())) == 1

@@ -121,8 +121,9 @@ class World:
         self.order = server.cwd / "start_anew"
 
     def workers(self, servable: str) -> list[int]:
-        """The living worker processes of a servable, by the files that their output goes to."""
-        return [pid for pid in self.server.worker_pids() if f"log_{servable}_" in _output_of(pid)]
+        """The living worker processes of a servable, by what the server's log says of their starts."""
+        started = re.findall(rf'event=worker_started worker="{servable} .*pid=(\d+)', self.server.log)
+        return [pid for pid in self.server.worker_pids() if str(pid) in started]
 
     def whole(self) -> bool:
         """Every worker runs and has said that it is ready."""
@@ -153,13 +154,6 @@ class World:
 
     def rss_mb(self) -> float:
         return float(psutil.Process(self.server.pid).memory_info().rss) / 1e6
-
-
-def _output_of(pid: int) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/fd/1").readlink())
-    except OSError:
-        return ""
 
 
 def wait_for(condition, timeout: float, what: str) -> float:
