@@ -5,6 +5,7 @@
 
 #include "support/server_side.h"
 #include "tensor/control_socket.h"
+#include "worker/executor.h"
 #include "worker/server_connection.h"
 
 namespace msserving {
@@ -149,13 +150,15 @@ TEST_F(ServerConnectionTest, DeathOfTheServerIsCancelled) {
   ours_.Reset();
   StartOrder order;
   EXPECT_EQ(connection_->ReceiveStart(&order).kind(), ErrorKind::kCancelled);
-  EXPECT_EQ(connection_->ReceiveEvent(), ControlEvent::kServerGone);
+  Executor executor;
+  EXPECT_EQ(connection_->ReceiveEvent(&executor), ControlEvent::kServerGone);
 }
 
 TEST_F(ServerConnectionTest, StopAndReadyCross) {
   Require(SendControl(ours_.get(), 'X', ""));
   EXPECT_TRUE(connection_->SendReady("{}").ok());
-  EXPECT_EQ(connection_->ReceiveEvent(), ControlEvent::kStop);
+  Executor executor;
+  EXPECT_EQ(connection_->ReceiveEvent(&executor), ControlEvent::kStop);
   ControlMessage message;
   Require(ReceiveControl(ours_.get(), &message));
   EXPECT_EQ(message.kind, 'R');

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ from mindspore_serving.server.register._registry import ModelDeclaration, Regist
 from mindspore_serving.worker.device_options import DeviceOptions, bind_threads
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mindspore_serving._core import Worker
     from mindspore_serving.worker.loaded_model import LoadedModel
     from mindspore_serving.worker.main import StartOrder
@@ -183,14 +186,36 @@ def check_counts(registration: Registration, models: Sequence[ServableModel]) ->
 
 def _open_session(worker: Worker, loaded: LoadedModel) -> int:
     if loaded.session_library is not None:
-        return worker.open_session(str(loaded.session_library), loaded.session_options)
+        options = loaded.session_options
+        if "phases" in options:  # the mindspore library
+            options = {**options, "leave_when_spoilt": "1"}
+        return worker.open_session(str(loaded.session_library), options)
     return worker.add_python_session(
         [native_info(info) for info in loaded.inputs],
         [native_info(info) for info in loaded.outputs],
         loaded.batch_sizes,
-        loaded.python_run,
+        _leaving_when_spoilt(loaded),
         loaded.way,
     )
+
+
+def _leaving_when_spoilt(loaded: LoadedModel) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """The model's run, ending the process once MindSpore would refuse any other because one has failed."""
+    spoilt = False
+
+    def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        nonlocal spoilt
+        if spoilt:
+            os._exit(70)
+        try:
+            return loaded.python_run(inputs)
+        except RuntimeError:
+            spoilt = True
+            print("A run of the model has failed, and MindSpore refuses every later run: leaving", flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)  # once the answer is out
+            raise
+
+    return run
 
 
 def native_info(info: TensorInfo) -> tuple[str, int, list[int] | None]:

@@ -69,7 +69,9 @@ void BackendRun::Run(const MsServingTensor* inputs, MsServingTensor* outputs) {
   for (const auto& weight : weights_) arguments.push_back(weight);
   results_.clear();
   ms::VectorRef returned;
+  is_spoilt_ = true;
   ms::backend::BackendManager::GetInstance().Run(graph_.backend_type, graph_.backend_graph_id, arguments, &returned);
+  is_spoilt_ = false;
   CollectOutputs(returned);
   if (results_.size() != graph_.output_specs.size()) {
     throw std::runtime_error("MindSpore returned " + std::to_string(results_.size()) + " tensors instead of " +

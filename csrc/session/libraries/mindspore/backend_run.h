@@ -17,6 +17,8 @@ class BackendRun : public GraphRunner {
 
   void Run(const MsServingTensor* inputs, MsServingTensor* outputs) override;
 
+  bool is_spoilt() const override { return is_spoilt_; }
+
  private:
   void CollectWeights();
   void CollectOutputs(const mindspore::BaseRef& value);
@@ -25,6 +27,7 @@ class BackendRun : public GraphRunner {
   CompiledGraph graph_;
   std::vector<mindspore::BaseRef> weights_;
   std::vector<mindspore::tensor::TensorPtr> results_;  // of the last run
+  bool is_spoilt_ = false;  // MindSpore refuses every later run of a graph of which one has failed
 };
 
 }  // namespace msserving::mindspore_session

@@ -56,6 +56,8 @@ Options ParseOptions(const MsServingOption* options, size_t count) {
       parsed.way = ParseWay(key, value);
     } else if (key == "kernel_threads") {
       parsed.kernel_threads = static_cast<int>(ParseInt(key, value, 1024));
+    } else if (key == "leave_when_spoilt") {
+      parsed.leave_when_spoilt = ParseInt(key, value, 1) == 1;
     } else if (key == "mindspore_version") {
       parsed.mindspore_version = value;
     } else {

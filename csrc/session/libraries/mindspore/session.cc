@@ -1,5 +1,8 @@
 // The session library's table: a session is one model's graph, compiled for one or several batch sizes.
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -51,6 +54,8 @@ std::vector<std::unique_ptr<GraphRunner>> MakeRunners(const std::vector<Compiled
   return runners;
 }
 
+constexpr int kLeaveExitCode = 70;  // EX_SOFTWARE
+
 // First line, without the decoration that MindSpore puts around its messages.
 std::string ShortReason(const std::exception& error) {
   std::string text = error.what();
@@ -81,6 +86,7 @@ struct MsServingSession {
   void FillInfo();
   GraphRunner& RunnerFor(const MsServingTensor* inputs);
 
+  const bool leave_when_spoilt_;
   std::vector<int64_t> batch_sizes_;  // ascending; empty: one graph, not for a certain batch size
   std::vector<std::unique_ptr<GraphRunner>> runners_;
   std::unique_ptr<ScratchMemory> scratch_;
@@ -90,7 +96,7 @@ struct MsServingSession {
   std::vector<MsServingTensorInfo> inputs_, outputs_;
 };
 
-MsServingSession::MsServingSession(const Options& options) {
+MsServingSession::MsServingSession(const Options& options) : leave_when_spoilt_(options.leave_when_spoilt) {
   if (options.mindspore_version != MSSERVING_MINDSPORE_VERSION) {
     throw std::runtime_error("this session library was built for MindSpore " MSSERVING_MINDSPORE_VERSION
                              ", but MindSpore " +
@@ -183,7 +189,23 @@ GraphRunner& MsServingSession::RunnerFor(const MsServingTensor* inputs) {
 }
 
 void MsServingSession::Run(const MsServingTensor* inputs, MsServingTensor* outputs) {
-  RunnerFor(inputs).Run(inputs, outputs);
+  GraphRunner& runner = RunnerFor(inputs);
+  if (!leave_when_spoilt_) {
+    runner.Run(inputs, outputs);
+    return;
+  }
+  // A new process has a new graph. Whoever supervises this one runs there what is unanswered here.
+  if (runner.is_spoilt()) std::_Exit(kLeaveExitCode);
+  try {
+    runner.Run(inputs, outputs);
+  } catch (...) {
+    if (runner.is_spoilt()) {
+      std::fputs("A run of the model has failed, and MindSpore refuses every later run of its graph: leaving\n",
+                 stderr);
+      kill(getpid(), SIGTERM);  // once the answer is out
+    }
+    throw;
+  }
 }
 
 namespace {

@@ -52,6 +52,9 @@ class GraphRunner {
 
   // Output tensors are valid until the next run with the same scratch memory. Throws on failure.
   virtual void Run(const MsServingTensor* inputs, MsServingTensor* outputs) = 0;
+
+  // A run has failed in a way after which no other can succeed.
+  virtual bool is_spoilt() const { return false; }
 };
 
 }  // namespace msserving::mindspore_session
