@@ -18,7 +18,7 @@ namespace {
 constexpr uint32_t kGcmMagic = 0x7F3A5ED8;
 constexpr uint32_t kCbcMagic = 0x7F3A5ED9;
 constexpr size_t kTagBytes = 16;
-constexpr size_t kIvBytes = 16;
+constexpr size_t kIvBytes = 16;  // of which GCM takes the first twelve
 
 using Context = std::unique_ptr<EVP_CIPHER_CTX, decltype(&EVP_CIPHER_CTX_free)>;
 
@@ -79,7 +79,6 @@ bool DecryptBlock(const Block& block, const Secret& key, bool gcm, std::string* 
   const EVP_CIPHER* cipher = CipherOf(key.bytes().size(), gcm);
   if (context == nullptr || cipher == nullptr ||
       EVP_DecryptInit_ex(context.get(), cipher, nullptr, nullptr, nullptr) != 1 ||
-      (gcm && EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_IVLEN, kIvBytes, nullptr) != 1) ||
       EVP_DecryptInit_ex(context.get(), nullptr, nullptr, key.bytes().data(), bytes(block.iv)) != 1) {
     return false;
   }

@@ -43,7 +43,7 @@ def natives(monkeypatch):
 
     class Core:
         @staticmethod
-        def Server(io_threads):
+        def Server(io_threads, silence_s):
             made.append(RecordingNative(io_threads))
             return made[-1]
 

@@ -16,7 +16,7 @@ class RecordingNative:
         self.gone = True
         self.models = []
 
-    def add_servable(self, name, version, workers, command, environment, joins_later):
+    def add_servable(self, name, version, workers, command, environment, joins_later, key=None):
         self.added.append((name, version, joins_later))
         return len(self.added)
 
