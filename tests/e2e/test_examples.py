@@ -23,7 +23,7 @@ EXPECTED = {
 
 
 def example_names() -> list[str]:
-    return sorted(path.parent.name for path in EXAMPLES.glob("*/serving_server.py"))
+    return sorted(path.parent.name for path in EXAMPLES.glob("*/serving_client.py"))
 
 
 def test_EveryExampleIsListedHere():
