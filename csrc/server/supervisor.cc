@@ -495,7 +495,7 @@ void Supervisor::State::Worker::Launch() {
     status = process.Start(command, std::move(theirs));
     pid = static_cast<int>(process.pid());
   }
-  if (status.ok() && servable->spec.key != nullptr) {
+  if (status.ok() && servable->spec.key != nullptr && !spec.extra) {  // extra workers load no model
     status = SendControl(control.get(), 'K', servable->spec.key->text());
   }
   if (status.ok()) {
