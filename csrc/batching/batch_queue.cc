@@ -64,8 +64,10 @@ BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
   const int64_t now_ns = clock_.NowNs();
   const BatchRelease reason = Reason(now_ns);
   const size_t room = std::min<size_t>(policy_.max_batch, items.size());
-  bool alone = false;
-  while (size_ > 0 && batch.count < room && !alone && !(head_->alone && batch.count > 0)) {
+  while (size_ > 0 && batch.count < room) {
+    if (head_->alone && batch.count > 0) [[unlikely]] {
+      break;
+    }
     BatchItem* item = Pop();
     if (item->cancelled != nullptr && item->cancelled->load(std::memory_order_relaxed) != 0) {
       item->next = batch.cancelled;
@@ -75,7 +77,9 @@ BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
       batch.expired = item;
     } else {
       items[batch.count++] = item;
-      alone = item->alone;
+      if (item->alone) [[unlikely]] {
+        break;
+      }
     }
   }
   if (batch.count > 0) {
