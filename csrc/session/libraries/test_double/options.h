@@ -33,8 +33,8 @@ struct Options {
   int64_t run_us = 0;
   bool spin = false;
 
-  // Eventfds by which a test holds runs where it wants them: a run adds one to `started_fd` when it begins and then waits
-  // until it can take one from `gate_fd`, a semaphore. -1: none.
+  // Eventfds by which a test holds runs where it wants them: a run adds one to `started_fd` when it begins and then
+  // waits until it can take one from `gate_fd`, a semaphore. -1: none.
   int started_fd = -1;
   int gate_fd = -1;
 
