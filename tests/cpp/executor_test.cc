@@ -489,8 +489,8 @@ TEST(Executor, MarksExactlyTheInstancesThatUserCodeIsCalledWith) {
     }
   });
   ASSERT_TRUE(worker.executor.AddMethod(graph).ok());
+  const uint64_t id = worker.server.Queue(0, 1, {Row(1, 2), Row(3, 4), Row(5, 6)});
   worker.Start();
-  const uint64_t id = worker.server.Send(0, 1, {Row(1, 2), Row(3, 4), Row(5, 6)});
   EXPECT_EQ(worker.server.Wait(id).size(), 3U);
   EXPECT_EQ(seen, (std::vector<std::string>{"100", "010", "001"}));
   worker.Stop();

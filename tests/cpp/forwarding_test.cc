@@ -150,6 +150,9 @@ class Forwarding : public ::testing::Test {
     return Eventually([&] { return stats().rows_with_devices == rows; });
   }
 
+  Gate& NewGate() { return gates_.emplace_back(); }
+
+  std::deque<Gate> gates_;  // outlive the workers
   SharedMemory rows_;
   std::unique_ptr<WorkerUnderTest> extra_;
   std::deque<std::unique_ptr<WorkerUnderTest>> devices_;
@@ -168,7 +171,7 @@ TEST_F(Forwarding, RowsComeBackRightBetweenPythonStages) {
 
 TEST_F(Forwarding, AWholeGroupGoesAtOnceAndSharesBatchesWithOthers) {
   StartExtra();
-  Gate gate;
+  Gate& gate = NewGate();
   WorkerUnderTest& device = StartDevice(gate.Options());
   Introduce(device, kDevice);
   const uint64_t first = Send(1);
@@ -239,7 +242,7 @@ TEST_F(Forwarding, WithoutADeviceWorkerRowsFailAtOnce) {
 
 TEST_F(Forwarding, RowsOfADeadDeviceWorkerGoToAnother) {
   StartExtra();
-  Gate held;
+  Gate& held = NewGate();
   WorkerUnderTest& first = StartDevice(held.Options());
   Introduce(first, kDevice);
   const uint64_t request = Send(6);
@@ -255,7 +258,7 @@ TEST_F(Forwarding, RowsOfADeadDeviceWorkerGoToAnother) {
 
 TEST_F(Forwarding, RowsWithoutAnotherDeviceWorkerFailAndTheNextOneServes) {
   StartExtra();
-  Gate held;
+  Gate& held = NewGate();
   Introduce(StartDevice(held.Options()), kDevice);
   const uint64_t request = Send(3);
   const uint64_t call = Send(1, kCalls);
@@ -274,11 +277,11 @@ TEST_F(Forwarding, RowsWithoutAnotherDeviceWorkerFailAndTheNextOneServes) {
 
 TEST_F(Forwarding, RowsAreMovedOnce) {
   StartExtra();
-  Gate held;
+  Gate& held = NewGate();
   Introduce(StartDevice(held.Options()), kDevice);
   const uint64_t request = Send(2);
   ASSERT_TRUE(AwaitOut(2));
-  Gate held_too;
+  Gate& held_too = NewGate();
   Introduce(StartDevice(held_too.Options()), kDevice + 1);
   executor().Forget(kDevice);
   held_too.AwaitRun();
@@ -292,7 +295,7 @@ TEST_F(Forwarding, RowsAreMovedOnce) {
 
 TEST_F(Forwarding, ADeadExtraWorkersRowsAreDroppedAndItsMemoryGoes) {
   StartExtra();
-  Gate gate;
+  Gate& gate = NewGate();
   WorkerUnderTest& device = StartDevice(gate.Options());
   Introduce(device, kDevice);
   const uint64_t request = Send(1);
@@ -314,7 +317,7 @@ TEST_F(Forwarding, ADeadExtraWorkersRowsAreDroppedAndItsMemoryGoes) {
 
 TEST_F(Forwarding, StopAnswersRowsThatAreOut) {
   StartExtra();
-  Gate gate;
+  Gate& gate = NewGate();
   Introduce(StartDevice(gate.Options()), kDevice);
   const uint64_t request = Send(8);
   ASSERT_TRUE(AwaitOut(8));
@@ -364,7 +367,7 @@ TEST_F(Forwarding, ADeviceWorkerWithOtherModelsRefuses) {
 
 TEST_F(Forwarding, TheDeadlineHoldsAtTheDeviceToo) {
   StartExtra();
-  Gate gate;
+  Gate& gate = NewGate();
   Introduce(StartDevice(gate.Options()), kDevice);
   const uint64_t first = Send(1);
   gate.AwaitRun();
@@ -378,8 +381,8 @@ TEST_F(Forwarding, TheDeadlineHoldsAtTheDeviceToo) {
 
 TEST_F(Forwarding, SeveralDeviceWorkersShareTheRows) {
   StartExtra();
-  Gate first_gate;
-  Gate second_gate;
+  Gate& first_gate = NewGate();
+  Gate& second_gate = NewGate();
   WorkerUnderTest& first = StartDevice(first_gate.Options());
   WorkerUnderTest& second = StartDevice(second_gate.Options());
   Introduce(first, kDevice);
