@@ -15,7 +15,7 @@ namespace msserving {
 
 struct LogFileOptions {
   uint64_t max_bytes =
-      uint64_t{50} << 20;  // then the file becomes "<name>.1" and a new one is begun; 0: it grows for ever
+      uint64_t{50} << 20;  // then, at the end of a line, the file becomes "<name>.1" and a new one is begun; 0: never
   uint32_t backups = 10;   // files kept beside it, "<name>.1" being the youngest
 
   // With the environment's logger_maxBytes and logger_backupCount, where they are numbers.

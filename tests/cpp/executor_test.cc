@@ -492,8 +492,8 @@ TEST(Executor, MarksExactlyTheInstancesThatUserCodeIsCalledWith) {
   const uint64_t id = worker.server.Queue(0, 1, {Row(1, 2), Row(3, 4), Row(5, 6)});
   worker.Start();
   EXPECT_EQ(worker.server.Wait(id).size(), 3U);
-  EXPECT_EQ(seen, (std::vector<std::string>{"100", "010", "001"}));
   worker.Stop();
+  EXPECT_EQ(seen, (std::vector<std::string>{"100", "010", "001"}));
   for (uint32_t k = 0; k < 3; ++k) {
     EXPECT_EQ(reinterpret_cast<RequestRecord*>(slab)->mark_of(k)->Running(), 0);
   }
