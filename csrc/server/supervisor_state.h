@@ -109,7 +109,7 @@ struct Supervisor::State::Worker {
   void OnControl();
   void OnExit();
   void Ready(const std::string& body);
-  void Died(const std::string& how);
+  void Died(const std::string& how, bool lost_ranks = false);
   void SendStop();
   void CloseControl();
   WorkerEnd AsEnd() const { return {id, control.get(), doorbell.get()}; }

@@ -63,6 +63,8 @@ if config == "family":
     print("child is", child, flush=True)
 if config == "stubborn":
     time.sleep(60)
+if config == "loses its ranks":
+    os._exit(75)
 s.recv(1)
 )";
 
@@ -157,6 +159,14 @@ TEST_F(SupervisorTest, KilledWorkerIsStartedAgain) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   FAIL() << "not started again";
+}
+
+TEST_F(SupervisorTest, WorkerThatLosesItsRanksIsAlwaysStartedAgainAfterTheFirstBackOff) {
+  Add("loses its ranks");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  // With a back-off that doubles each time these would take minutes.
+  EXPECT_TRUE(WaitFor([this] { return supervisor_->Workers().at(0).restarts >= 14; }));
 }
 
 TEST_F(SupervisorTest, WorkerThatDoesNotLeaveIsKilled) {
