@@ -44,10 +44,14 @@ struct SupervisorOptions {
   // A running worker that shows no sign of life for so long (stopped, or its memory swapped out for good) is killed;
   // 0: never. Stages may run as long as they like: the sign comes from a thread of its own.
   int64_t silence_ns = 30 * kNanosPerSecond;
+  // A worker that has said that it is ready takes requests once a probe has come back through it; one whose probe does
+  // not come back for so long is killed.
+  int64_t probe_ns = 30 * kNanosPerSecond;
   int64_t terminate_ns = kNanosPerSecond;  // between SIGTERM and SIGKILL, for a worker over a method's time-out
 };
 
-// A worker is first *starting*; once ready it is *running*; *ending* if it hangs, until it has been killed; after a
+// A worker is first *starting*; *probing* once it has said that it is ready; *running* from when a probe has gone
+// through it (FrontEnd::ProbeWorker); *ending* if it hangs, until it has been killed; after a
 // death it waits out its back-off and starts again, until its version leaves or the supervisor stops. Only before it
 // was ready once is a failure final: its version has failed, and its other workers are ended.
 //
