@@ -270,8 +270,8 @@ struct GrpcServer::Impl {
   Acceptor acceptor;
 };
 
-GrpcServer::GrpcServer(EventLoop* loop, UniqueFd listening_socket, GrpcServerOptions options, GrpcService* service,
-                       std::shared_ptr<TlsContext> tls)
+GrpcServer::GrpcServer(EventLoop* loop, UniqueFd listening_socket, const GrpcServerOptions& options,
+                       GrpcService* service, std::shared_ptr<TlsContext> tls)
     : impl_(std::make_unique<Impl>(loop, std::move(listening_socket), options, service, std::move(tls))) {}
 
 GrpcServer::~GrpcServer() = default;

@@ -156,7 +156,7 @@ struct GrpcServerOptions {
 // get GOAWAY with ENHANCE_YOUR_CALM.
 class GrpcServer {
  public:
-  GrpcServer(EventLoop* loop, UniqueFd listening_socket, GrpcServerOptions options, GrpcService* service,
+  GrpcServer(EventLoop* loop, UniqueFd listening_socket, const GrpcServerOptions& options, GrpcService* service,
              std::shared_ptr<TlsContext> tls);  // tls may be null
   ~GrpcServer();                                // closes every connection at once; calls end with OnCancelled()
 

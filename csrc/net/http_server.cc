@@ -81,8 +81,8 @@ struct HttpServer::Impl {
   Acceptor acceptor;
 };
 
-HttpServer::HttpServer(EventLoop* loop, UniqueFd listening_socket, HttpServerOptions options, HttpService* service,
-                       std::shared_ptr<TlsContext> tls)
+HttpServer::HttpServer(EventLoop* loop, UniqueFd listening_socket, const HttpServerOptions& options,
+                       HttpService* service, std::shared_ptr<TlsContext> tls)
     : impl_(std::make_unique<Impl>(loop, std::move(listening_socket), options, service, std::move(tls))) {}
 
 HttpServer::~HttpServer() = default;

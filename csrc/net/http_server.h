@@ -91,7 +91,7 @@ struct HttpServerOptions {
 // All methods on the loop's thread.
 class HttpServer {
  public:
-  HttpServer(EventLoop* loop, UniqueFd listening_socket, HttpServerOptions options, HttpService* service,
+  HttpServer(EventLoop* loop, UniqueFd listening_socket, const HttpServerOptions& options, HttpService* service,
              std::shared_ptr<TlsContext> tls);  // tls may be null
   ~HttpServer();                                // closes every connection at once; calls end with OnCancelled()
 

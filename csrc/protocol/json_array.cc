@@ -46,6 +46,11 @@ struct Int32Leaf {
 struct Float32Leaf {
   static constexpr size_t kSize = sizeof(float);
   static ArrayDefect Read(const uint8_t** p, uint8_t* out) {
+    float value;
+    if (ReadShortReal(p, &value)) {
+      std::memcpy(out, &value, sizeof(value));
+      return ArrayDefect::kNone;
+    }
     ScannedNumber number;
     if (!ScanNumber(*p, &number)) {
       return **p != '-' && BeginsOtherValue(**p) && !json_internal::IsDigit(**p) ? ArrayDefect::kMixed
@@ -54,7 +59,6 @@ struct Float32Leaf {
     if (!number.real) {
       return ArrayDefect::kMixed;
     }
-    float value;
     if (!ToFloat32(number, &value)) {
       return ArrayDefect::kOutOfRange;
     }

@@ -88,62 +88,123 @@ struct Decimal {
   int exponent;
 };
 
-// The high 32 bits of g * c, with the lowest one set if anything below was not zero.
-uint32_t RoundToOdd(uint64_t g, uint32_t c) {
-  const unsigned __int128 product = static_cast<unsigned __int128>(g) * c;
-  const auto high = static_cast<uint32_t>(product >> 64);
-  const auto low = static_cast<uint32_t>(product >> 32);
-  return high | static_cast<uint32_t>(low > 1);
+// What the exponent field of a float says about its decimal form: the float c * 2^q has the decimal exponent k, and the
+// high 64 bits of power * (c << shift) are c * 2^q * 10^-k * 2^32: with 32 bits behind the binary point.
+struct Scale {
+  uint64_t power;
+  int32_t k;
+  uint16_t shift;
+  uint16_t narrow;  // 1: the gap below is half as wide as the one above
+};
+
+// Just above a power of two the gap below is narrow, which may take another k.
+constexpr Scale ScaleOf(uint32_t biased, bool narrow) {
+  const int q = biased != 0 ? static_cast<int>(biased) - 150 : -149;
+  const int k = (q * 1'262'611 - (narrow ? 524'031 : 0)) >> 22;  // floor(log10(2^q)), or floor(log10(3/4 * 2^q))
+  const int shift = q + ((-k * 1'741'647) >> 19) + 33;
+  return {kScaledPowers[-k - kFirstPower], k, static_cast<uint16_t>(shift), narrow};
 }
 
-// The shortest decimal inside a float's rounding interval, and of those the closest, by the method of R. Giulietti
-// (The Schubfach way to render doubles). `fraction` and `biased` are the fields of a positive finite float.
-Decimal ShortestDecimal(uint32_t fraction, uint32_t biased) {
-  const uint32_t c = biased != 0 ? fraction | (1U << 23) : fraction;
-  const int q = biased != 0 ? static_cast<int>(biased) - 150 : -149;
-  const bool is_odd = (c & 1) != 0;
-  // Just above a power of two the gap below is half as wide.
-  const bool narrow_below = fraction == 0 && biased > 1;
-  const uint32_t lower_bound = 4 * c - 2 + static_cast<uint32_t>(narrow_below);
-  // floor(log10(2^q)), or floor(log10(3/4 * 2^q)) for the narrow case; then the power 10^-k brings the value to units.
-  const int k = (q * 1'262'611 - (narrow_below ? 524'031 : 0)) >> 22;
-  const int shift = q + ((-k * 1'741'647) >> 19) + 1;
-  const uint64_t g = kScaledPowers[-k - kFirstPower];
-  const uint32_t lower = RoundToOdd(g, lower_bound << shift) + is_odd;
-  const uint32_t value = RoundToOdd(g, (4 * c) << shift);
-  const uint32_t upper = RoundToOdd(g, (4 * c + 2) << shift) - is_odd;
-  const uint32_t s = value / 4;
-  if (s >= 10) {
-    const uint32_t tens = s / 10;
-    const bool down_fits = lower <= 40 * tens;
-    const bool up_fits = 40 * tens + 40 <= upper;
-    if (down_fits != up_fits) {
-      return {tens + up_fits, k + 1};
+// By the exponent field; in the second half for fractions of zero.
+struct ScaleTable {
+  constexpr ScaleTable() {
+    for (uint32_t biased = 0; biased < 255; ++biased) {
+      scales[biased] = ScaleOf(biased, false);
+      scales[256 + biased] = ScaleOf(biased, biased > 1);
     }
   }
-  const bool down_fits = lower <= 4 * s;
-  const bool up_fits = 4 * s + 4 <= upper;
-  if (down_fits != up_fits) {
-    return {s + up_fits, k};
+  Scale scales[512] = {};
+};
+constexpr ScaleTable kScales;
+
+// 1 if a < b, else 0, for numbers of less than 63 bits. Not as a comparison: what compilers make of many of those ties
+// one float's steps to those of the float before.
+inline uint64_t IsLess(uint64_t a, uint64_t b) { return (a - b) >> 63; }
+
+// The shortest decimal inside a float's rounding interval, and of those the closest, by the method of R. Giulietti
+// (The Schubfach way to render doubles). `fraction` and `biased` are the fields of a positive finite float; the
+// template's argument says whether `biased` is 0. The digits may end in zeros. No branch depends on them: they are
+// anybody's guess, the processor's too.
+//
+// Scaled numbers are four times their value. As the powers are rounded up, a scaled number that ought to be an integer
+// has 0 or 1 in the 32 bits behind its binary point.
+template <bool kSubnormal>
+inline Decimal ShortestDecimal(uint32_t fraction, uint32_t biased) {
+  const uint32_t c = kSubnormal ? fraction : fraction | (1U << 23);
+  const uint32_t is_power_of_two = kSubnormal ? 0 : (fraction - 1) >> 31;
+  const Scale& scale = kScales.scales[biased + 256 * is_power_of_two];
+  const auto scaled = [&scale](uint64_t bound) {
+    return static_cast<uint64_t>((static_cast<unsigned __int128>(scale.power) * (bound << scale.shift)) >> 64);
+  };
+  // The interval has its ends if the fraction is even. A number n is above the lower one if lower < n, and below the
+  // upper one if n < upper.
+  const uint64_t is_odd = c & 1;
+  const uint64_t lower = scaled(4 * c - 2 + scale.narrow) + 2 * is_odd - 2;
+  const uint64_t value = scaled(4 * c);
+  const uint64_t upper = scaled(4 * c + 2) - 2 * is_odd + 1;
+  // One digit less: the interval is shorter than ten units, so that at most one of these two neighbours is inside.
+  const uint64_t s = value >> 34;
+  const uint64_t tens = s * 0xCCCCCCCD >> 35;
+  const uint64_t scaled_tens = tens * 10 << 34;
+  const uint64_t tens_down = IsLess(lower, scaled_tens);
+  const uint64_t tens_up = IsLess(scaled_tens + (uint64_t{10} << 34), upper);
+  const uint64_t shorter = 10 * (tens + tens_up);
+  // Else one or both of these are: the closer one, ties to even, unless just that is cut off by a narrow gap below.
+  const uint64_t behind = value & ((uint64_t{1} << 34) - 1);
+  const uint64_t closer_up = IsLess((uint64_t{1} << 33) + 1, behind + 2 * (s & 1));
+  const uint64_t down_is_outside = IsLess(lower, s << 34) ^ 1;
+  const uint64_t longer = s + (closer_up | down_is_outside);
+  return {static_cast<uint32_t>(longer ^ ((longer ^ shorter) & -(tens_up | tens_down))), scale.k};
+}
+
+constexpr int kDigits = 9;  // no float32 needs more
+
+// The digits, left-aligned as kDigits digits; `point` becomes how many of them stand before the decimal point.
+inline uint32_t Align(Decimal decimal, int* point) {
+  static constexpr uint32_t kTens[] = {100'000'000, 10'000'000, 1'000'000, 100'000, 10'000, 1'000, 100, 10, 1};
+  const uint32_t v = decimal.digits;
+  int count = 7 + static_cast<int>(IsLess(9'999'999, v) + IsLess(99'999'999, v));
+  if (v < 1'000'000) [[unlikely]] {  // only subnormals have fewer than seven
+    for (count = 6; v < kTens[kDigits - count]; --count) {
+    }
   }
-  const bool closer_up = value + (s & 1) > 4 * s + 2;  // ties to even
-  return {s + closer_up, k};
+  *point = count + decimal.exponent;
+  return v * kTens[count - 1];
 }
 
-int CountDigits(uint32_t v) {
-  constexpr uint32_t kTens[] = {0, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
-  const int guess = (std::bit_width(v) * 1233) >> 12;  // 1233 / 4096 is log10(2), closely enough for 32 bits
-  return guess + static_cast<int>(v >= kTens[guess]);
-}
+// The numbers below 1000 as three characters (the first one lowest), and how many of those come before the zeros at the
+// end.
+struct ThreeDigitTable {
+  constexpr ThreeDigitTable() {
+    for (uint32_t i = 0; i < 1000; ++i) {
+      text[i] = 0x303030 | i / 100 | i / 10 % 10 << 8 | i % 10 << 16;
+      used[i] = i % 10 != 0 ? 3 : i % 100 != 0 ? 2 : i != 0 ? 1 : 0;
+    }
+  }
+  uint32_t text[1000] = {};
+  uint8_t used[1000] = {};
+};
+constexpr ThreeDigitTable kThreeDigits;
 
-// Eight decimal digits as eight bytes, the first digit lowest: split into fours, pairs and single digits, each step
-// for all lanes of the word at once.
-uint64_t SplitDigits(uint32_t v) {
-  const uint64_t fours = v / 10'000 | uint64_t{v % 10'000} << 32;
-  const uint64_t hundreds = (fours * 10'486 >> 20) & 0x0000007F'0000007F;
-  const uint64_t pairs = hundreds | (fours - hundreds * 100) << 16;
-  const uint64_t tens = (pairs * 103 >> 10) & 0x000F000F'000F000F;
-  return tens | (pairs - tens * 10) << 8;
+struct DigitText {
+  char first;
+  uint64_t eight;  // the ones behind it, the next one lowest
+  int used;        // how many of the nine come before the zeros at the end
+};
+
+// Of kDigits digits, the first of them no zero.
+inline DigitText TextOf(uint32_t nine) {
+  const uint32_t millions = nine / 1'000'000;
+  const uint32_t thousands = nine / 1'000;
+  const uint32_t middle = thousands - millions * 1'000;
+  const uint32_t last = nine - thousands * 1'000;
+  const uint32_t begin = kThreeDigits.text[millions];
+  const uint64_t eight =
+      begin >> 8 | uint64_t{kThreeDigits.text[middle]} << 16 | uint64_t{kThreeDigits.text[last]} << 40;
+  int used = kThreeDigits.used[millions];
+  used = middle != 0 ? 3 + kThreeDigits.used[middle] : used;
+  used = last != 0 ? 6 + kThreeDigits.used[last] : used;
+  return {static_cast<char>(begin), eight, used};
 }
 
 char* WriteExponent(int exponent, char* out) {
@@ -157,17 +218,9 @@ char* WriteExponent(int exponent, char* out) {
 
 // Plain notation from 0.0001 to below 1e16, else scientific. Digits are stored in words of fixed length, more than
 // needed: counting them, or loading again what was just stored, would cost more.
-char* WriteDecimal(Decimal decimal, char* out) {
-  static constexpr uint32_t kTens[] = {1, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000};
-  constexpr int kDigits = 9;  // no float32 needs more
-  const int count = CountDigits(decimal.digits);
-  const int point = count + decimal.exponent;  // digits before the decimal point
-  // All nine digits, left-aligned: the first one and the eight behind it.
-  const uint32_t nine = decimal.digits * kTens[kDigits - count];
-  const auto first = static_cast<char>('0' + nine / 100'000'000);
-  const uint64_t split = SplitDigits(nine % 100'000'000);
-  const uint64_t eight = split | 0x30303030'30303030;
-  const int used = split == 0 ? 1 : kDigits - std::countl_zero(split) / 8;
+[[gnu::always_inline]] inline char* WriteDecimal(Decimal decimal, char* out) {
+  int point;
+  const auto [first, eight, used] = TextOf(Align(decimal, &point));
 
   if (point <= 0 && point > -4) {
     std::memcpy(out, "0.000000", 8);
@@ -198,13 +251,10 @@ char* WriteDecimal(Decimal decimal, char* out) {
   return WriteExponent(point - 1, used == 1 ? out + 1 : out + used + 1);
 }
 
-}  // namespace
-
-char* WriteFloat32(float value, char* out) {
-  const auto bits = std::bit_cast<uint32_t>(value);
+[[gnu::always_inline]] inline char* WriteBits(uint32_t bits, char* out) {
   const uint32_t fraction = bits & ((1U << 23) - 1);
   const uint32_t biased = (bits >> 23) & 0xFF;
-  if (biased == 0xFF) {
+  if (biased == 0xFF) [[unlikely]] {
     std::memcpy(out, "null", 4);
     return out + 4;
   }
@@ -214,7 +264,21 @@ char* WriteFloat32(float value, char* out) {
     std::memcpy(out, "0.0", 3);
     return out + 3;
   }
-  return WriteDecimal(ShortestDecimal(fraction, biased), out);
+  return WriteDecimal(biased == 0 ? ShortestDecimal<true>(fraction, 0) : ShortestDecimal<false>(fraction, biased), out);
+}
+
+}  // namespace
+
+char* WriteFloat32(float value, char* out) { return WriteBits(std::bit_cast<uint32_t>(value), out); }
+
+char* WriteFloat32s(const uint8_t* values, int64_t count, char* out) {
+  for (const uint8_t* const end = values + 4 * count; values < end; values += 4) {
+    uint32_t bits;
+    std::memcpy(&bits, values, sizeof(bits));
+    out = WriteBits(bits, out);
+    *out++ = ',';
+  }
+  return out;
 }
 
 char* WriteFloat64(double value, char* out) {

@@ -2,6 +2,7 @@
 // Pure functions; any thread.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -22,35 +23,51 @@ namespace json_internal {
 
 inline bool IsDigit(uint8_t c) { return static_cast<uint8_t>(c - '0') < 10; }
 
-// True if the eight bytes are all decimal digits: each high nibble is 3, and stays 3 when 6 is added.
-inline bool AreEightDigits(uint64_t bytes) {
-  constexpr uint64_t kHigh = 0xF0F0F0F0F0F0F0F0;
-  constexpr uint64_t kThrees = 0x3030303030303030;
-  return ((bytes & kHigh) == kThrees) & (((bytes + 0x0606060606060606) & kHigh) == kThrees);
+// Eight characters, digits as 0 to 9.
+inline uint64_t LoadDigits(const uint8_t* p) {
+  uint64_t bytes;
+  std::memcpy(&bytes, p, sizeof(bytes));
+  return bytes ^ 0x3030303030303030;
 }
 
-// Their value; pairs, then fours, then all eight are joined by one multiplication each.
+// The high bit of every byte that LoadDigits() found to be no digit. Right up to the first of these; behind it digits
+// may be marked, too.
+inline uint64_t NoDigits(uint64_t bytes) { return ((bytes + 0x7676767676767676) | bytes) & 0x8080808080808080; }
+
+// The value of eight digits; pairs, then fours, then all eight are joined by one multiplication each.
 inline uint64_t EightDigits(uint64_t bytes) {
-  bytes = (bytes & 0x0F0F0F0F0F0F0F0F) * (1 + (10 << 8)) >> 8;
+  bytes = bytes * (1 + (10 << 8)) >> 8;
   bytes = (bytes & 0x00FF00FF00FF00FF) * (1 + (100 << 16)) >> 16;
   return (bytes & 0x0000FFFF0000FFFF) * (1 + (uint64_t{10000} << 32)) >> 32;
 }
 
+inline constexpr uint64_t kTens[] = {1, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000};
+
+// Appends the digits at p, if any, to *value.
 inline const uint8_t* ReadDigits(const uint8_t* p, uint64_t* value) {
   uint64_t v = *value;
-  uint64_t eight;
-  std::memcpy(&eight, p, sizeof(eight));
-  while (AreEightDigits(eight)) {
+  uint64_t eight = LoadDigits(p);
+  uint64_t others = NoDigits(eight);
+  for (; others == 0; others = NoDigits(eight)) {
     v = v * 100'000'000 + EightDigits(eight);
     p += 8;
-    std::memcpy(&eight, p, sizeof(eight));
+    eight = LoadDigits(p);
   }
-  while (IsDigit(*p)) {
-    v = v * 10 + (*p++ - '0');
-  }
-  *value = v;
-  return p;
+  const int count = std::countr_zero(others) / 8;  // below 8; that many digits and zeros before them:
+  *value = v * kTens[count] + EightDigits(eight << (56 - 8 * count) << 8);
+  return p + count;
 }
+
+// What may follow a number, and what makes it a longer one.
+struct NumberEnds {
+  constexpr NumberEnds() {
+    for (int c = 0; c < 256; ++c) {
+      goes_on[c] = (c >= '0' && c <= '9') || c == 'e' || c == 'E';
+    }
+  }
+  uint8_t goes_on[256] = {};
+};
+inline constexpr NumberEnds kNumberEnds;
 
 }  // namespace json_internal
 
@@ -66,9 +83,7 @@ inline bool ScanNumber(const uint8_t* p, ScannedNumber* number) {
   if (*p == '0') {
     ++p;
   } else if (IsDigit(*p)) {
-    while (IsDigit(*p)) {
-      mantissa = mantissa * 10 + (*p++ - '0');
-    }
+    p = json_internal::ReadDigits(p, &mantissa);
   } else {
     return false;
   }
@@ -115,6 +130,44 @@ inline bool ScanNumber(const uint8_t* p, ScannedNumber* number) {
   return true;
 }
 
+// The usual real: one digit before the point, one to nine behind it and no exponent, as float32 values between -10 and
+// 10 are written. Reads it and moves *text behind it; false, with nothing changed, if the number there is any other, or
+// none: ScanNumber() tells. The text must end as it has to for that.
+// Sign and length are anybody's guess, the processor's too, so nothing branches on them. Nor are they compared:
+// compilers turn many comparisons into code that ties one number's steps to those of the number before.
+inline bool ReadShortReal(const uint8_t** text, float* value) {
+  static constexpr double kTenths[] = {1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9};
+  const uint8_t* p = *text;
+  const uint32_t begin = *p;
+  const uint32_t negative = (begin - '0') >> 31;  // or another character below the digits
+  p += negative;
+  const uint32_t first = static_cast<uint8_t>(p[0] - '0');
+  const uint64_t eight = json_internal::LoadDigits(p + 2);
+  const uint64_t others = json_internal::NoDigits(eight);
+  const uint64_t all_eight = ((others | -others) >> 63) ^ 1;
+  const uint64_t count = static_cast<uint64_t>(std::countr_zero(others | uint64_t{1} << 63)) / 8 + all_eight;
+  const uint32_t ninth = static_cast<uint8_t>(p[10] - '0');
+  const uint64_t has_ninth = all_eight & ((ninth - 10) >> 31);
+  const uint8_t* const end = p + 2 + count + has_ninth;
+  const uint64_t unusual = (negative * (begin ^ '-')) | ((9 - first) >> 31) | (p[1] ^ uint32_t{'.'}) | (others & 0x80) |
+                           json_internal::kNumberEnds.goes_on[*end];
+  if (unusual != 0) {
+    return false;
+  }
+  uint64_t mantissa = first * json_internal::kTens[count] + json_internal::EightDigits(eight << (64 - 8 * count));
+  mantissa += (9 * mantissa + ninth) & -has_ninth;
+  // Two roundings to double: off by at most 1.5 units in its last place. What ToFloat32() says of that is true here.
+  const double d = static_cast<double>(static_cast<int64_t>(mantissa)) * kTenths[count + has_ninth];
+  const uint64_t dropped = std::bit_cast<uint64_t>(d) & ((uint64_t{1} << 29) - 1);
+  if (dropped - ((uint64_t{1} << 28) - 3) <= 6) [[unlikely]] {
+    return false;
+  }
+  const auto magnitude = static_cast<float>(d);
+  *value = std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | negative << 31);
+  *text = end;
+  return true;
+}
+
 // Correctly rounded (to nearest, ties to even). False if the value is beyond float32's range.
 bool ToFloat32(const ScannedNumber& number, float* value);
 
@@ -135,5 +188,7 @@ inline constexpr int kMaxNumberText = 32;
 // stays a real for JSON readers: 1.0, 0.1, 1e-07. NaN and infinities: null. Returns the end of what was written.
 char* WriteFloat32(float value, char* out);
 char* WriteFloat64(double value, char* out);
+// Each followed by a comma. `values` need not be aligned.
+char* WriteFloat32s(const uint8_t* values, int64_t count, char* out);
 
 }  // namespace msserving

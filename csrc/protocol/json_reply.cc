@@ -48,9 +48,9 @@ struct Float16Writer {
   static char* Write(const uint8_t* p, char* out) { return WriteFloat32(FromFloat16(Load<uint16_t>(p)), out); }
 };
 
+// Float32 goes in whole rows instead, see WriteBlock().
 struct Float32Writer {
   static constexpr size_t kItem = 4;
-  static char* Write(const uint8_t* p, char* out) { return WriteFloat32(Load<float>(p), out); }
 };
 
 struct Float64Writer {
@@ -70,18 +70,30 @@ struct BoolWriter {
 // Innermost rows are written in blocks, so that a long row needs no more room at once than this.
 constexpr int64_t kBlock = 256;
 
+// Each element with a comma behind it.
+template <class Writer>
+char* WriteBlock(const uint8_t* p, int64_t count, char* out) {
+  for (int64_t i = 0; i < count; ++i, p += Writer::kItem) {
+    out = Writer::Write(p, out);
+    *out++ = ',';
+  }
+  return out;
+}
+
+template <>
+char* WriteBlock<Float32Writer>(const uint8_t* p, int64_t count, char* out) {
+  return WriteFloat32s(p, count, out);
+}
+
 template <class Writer>
 void WriteRow(const uint8_t* p, int64_t count, Buffer* out) {
   while (count > 0) {
     const int64_t block = std::min(count, kBlock);
     auto* const begin = reinterpret_cast<char*>(out->Prepare(static_cast<size_t>(block) * (kMaxNumberText + 1)));
-    char* text = begin;
-    for (int64_t i = 0; i < block; ++i, p += Writer::kItem) {
-      text = Writer::Write(p, text);
-      *text++ = ',';
-    }
+    const char* const end = WriteBlock<Writer>(p, block, begin);
+    p += static_cast<size_t>(block) * Writer::kItem;
     count -= block;
-    out->Commit(static_cast<size_t>(text - begin) - (count == 0));  // no comma behind the last one
+    out->Commit(static_cast<size_t>(end - begin) - (count == 0));  // no comma behind the last one
   }
 }
 

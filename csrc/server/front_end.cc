@@ -133,7 +133,7 @@ Status FrontEnd::ShareListener(const std::string& address, bool allow_unix,
 Status FrontEnd::StartGrpc(const std::string& address, GrpcServerOptions options, std::shared_ptr<TlsContext> tls) {
   options.connections = std::make_shared<std::atomic<size_t>>(0);
   options.bytes_in_flight = {limits_, &limits_->bytes_in_flight};
-  const Status status = ShareListener(address, true, [&](LoopThread* loop, UniqueFd socket) {
+  Status status = ShareListener(address, true, [&](LoopThread* loop, UniqueFd socket) {
     loop->grpc = std::make_unique<GrpcServer>(&loop->loop, std::move(socket), options, loop->grpc_service.get(), tls);
   });
   has_grpc_ = has_grpc_ || status.ok();
@@ -143,7 +143,7 @@ Status FrontEnd::StartGrpc(const std::string& address, GrpcServerOptions options
 Status FrontEnd::StartRest(const std::string& address, HttpServerOptions options, std::shared_ptr<TlsContext> tls) {
   options.connections = std::make_shared<std::atomic<size_t>>(0);
   options.bytes_in_flight = {limits_, &limits_->bytes_in_flight};
-  const Status status = ShareListener(address, false, [&](LoopThread* loop, UniqueFd socket) {
+  Status status = ShareListener(address, false, [&](LoopThread* loop, UniqueFd socket) {
     loop->rest = std::make_unique<HttpServer>(&loop->loop, std::move(socket), options, loop->rest_service.get(), tls);
   });
   has_rest_ = has_rest_ || status.ok();
@@ -194,7 +194,7 @@ std::vector<int> FrontEnd::DescriptorsOf(const WorkerAttachment& attachment) con
 }
 
 void FrontEnd::AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment,
-                         std::shared_ptr<const VersionGate> gate) {
+                         const std::shared_ptr<const VersionGate>& gate) {
   for (size_t i = 0; i < loops_.size(); ++i) {
     UniqueFd doorbell(fcntl(attachment.worker_doorbell.get(), F_DUPFD_CLOEXEC, 0));
     auto link = std::make_shared<WorkerLink>(worker, std::move(attachment.channels[i]), std::move(doorbell));

@@ -53,7 +53,7 @@ class FrontEnd {
 
   // Return before the loops have acted. What they do with it: loop_dispatcher.h.
   void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment,
-                 std::shared_ptr<const VersionGate> gate = nullptr);
+                 const std::shared_ptr<const VersionGate>& gate = nullptr);
   void RemoveWorker(uint64_t worker, const std::string& reason);
   // As LoopDispatcher::GiveUp(), on every loop.
   void GiveUp(uint64_t worker, uint8_t running);

@@ -389,7 +389,7 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
 }
 
 // `missing`: the outcome of instances that were not answered.
-void LoopDispatcher::Deliver(Pending* pending, Status missing) {
+void LoopDispatcher::Deliver(Pending* pending, const Status& missing) {
   const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
   const uint8_t* slab = pending->link->reply_slab();
   std::unique_ptr<Blocks> blocks = TakeBlocks();

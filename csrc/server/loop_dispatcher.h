@@ -121,7 +121,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   WorkerLink* LeastBusy(Route* route, uint32_t method, const WorkerLink* except);
   void Poll(WorkerLink* link);
   void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);
-  void Deliver(Pending* pending, Status missing);
+  void Deliver(Pending* pending, const Status& missing);
   std::unique_ptr<Blocks> TakeBlocks();
   void FailAll(Pending* pending, ErrorKind kind, const std::string& message);
   void DropSegments(Pending* pending);

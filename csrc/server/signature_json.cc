@@ -30,7 +30,7 @@ bool Contains(const std::vector<std::string>& names, std::string_view name) {
 }  // namespace
 
 Status ParseSignature(std::string_view json, ServableSignature* signature) {
-  const Status malformed(ErrorKind::kInternal, "the worker described its methods in a form that was not understood");
+  Status malformed(ErrorKind::kInternal, "the worker described its methods in a form that was not understood");
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   simdjson::dom::array methods;

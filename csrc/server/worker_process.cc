@@ -50,7 +50,7 @@ std::vector<std::string> MergedEnvironment(const std::vector<std::pair<std::stri
     }
   }
   for (const auto& [name, value] : changes) {
-    merged.push_back(name + "=" + value);
+    merged.emplace_back(name).append("=").append(value);
   }
   return merged;
 }

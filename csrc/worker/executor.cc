@@ -98,7 +98,7 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
   WaitForEnd(hooks);
   std::unique_lock<std::mutex> lock(mutex_);
   *end = end_;
-  const Status status = broken_;
+  Status status = broken_;
   lock.unlock();
   if (*end == RunEnd::kStopped) {
     for (std::thread& thread : threads_) {

@@ -17,13 +17,13 @@ Status Executor::ServeExtraWorkers() {
       stage.target = model;
       stage.subgraph = subgraph;
       stage.outputs = static_cast<uint32_t>(graph.outputs());
-      for (uint16_t i = 0; i < graph.inputs(); ++i) {
+      for (size_t i = 0; i < graph.inputs(); ++i) {
         method.signature.inputs.push_back("x" + std::to_string(i));
-        stage.inputs.push_back({0, i});
+        stage.inputs.push_back({0, static_cast<uint16_t>(i)});
       }
-      for (uint16_t i = 0; i < graph.outputs(); ++i) {
+      for (size_t i = 0; i < graph.outputs(); ++i) {
         method.signature.outputs.push_back("y" + std::to_string(i));
-        method.returns.push_back({1, i});
+        method.returns.push_back({1, static_cast<uint16_t>(i)});
       }
       method.stages.push_back(std::move(stage));
       if (Status status = AddMethod(method, MethodUse::kInternal); !status.ok()) {

@@ -60,7 +60,8 @@ class Executor::ModelBatch final : public ModelSink {
  private:
   // What a stage takes as stacked arrays later leaves the session's buffers as neighbouring rows of one block.
   void KeepTogether(const ModelGraph& graph, std::span<const uint32_t> rows) {
-    for (uint16_t output = 0; output < graph.outputs(); ++output) {
+    const auto outputs = static_cast<uint16_t>(graph.outputs());
+    for (uint16_t output = 0; output < outputs; ++output) {
       uint32_t users = 0;
       for (const uint32_t row : rows) {
         users += WantsTogether(*hand_->batch[row], output) ? 1 : 0;

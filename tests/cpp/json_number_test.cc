@@ -8,18 +8,28 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <vector>
 
 namespace msserving {
 namespace {
 
 std::string Padded(std::string text) { return text + "]" + std::string(32, '7'); }
 
-// The text as a float32, by our reader.
+// The text as a float32, by our reader. What the reader of short reals takes, it must read alike.
 bool Read(const std::string& text, float* value) {
   const std::string padded = Padded(text);
+  const auto* const begin = reinterpret_cast<const uint8_t*>(padded.data());
   ScannedNumber number;
-  return ScanNumber(reinterpret_cast<const uint8_t*>(padded.data()), &number) &&
-         number.end == reinterpret_cast<const uint8_t*>(padded.data()) + text.size() && ToFloat32(number, value);
+  const bool good = ScanNumber(begin, &number) && ToFloat32(number, value);
+  const uint8_t* p = begin;
+  float short_value = 0;
+  if (ReadShortReal(&p, &short_value)) {
+    EXPECT_TRUE(good && number.real && p == number.end) << text;
+    EXPECT_EQ(std::bit_cast<uint32_t>(short_value), std::bit_cast<uint32_t>(*value)) << text;
+  } else {
+    EXPECT_EQ(p, begin);
+  }
+  return good && number.end == begin + text.size();
 }
 
 std::string Write(float value) {
@@ -54,6 +64,32 @@ TEST(JsonNumber, ReadsWhatTheStandardLibraryReads) {
     ASSERT_TRUE(Read(written, &read)) << written;
     ASSERT_EQ(std::bit_cast<uint32_t>(read), std::bit_cast<uint32_t>(expected)) << written;
   }
+}
+
+// Every sign, first digit and length that the reader of short reals takes, and each of these with one character
+// changed.
+TEST(JsonNumber, ShortRealsAreReadLikeAllOthers) {
+  std::mt19937 random(2);
+  int taken = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string text = i % 2 == 0 ? "" : "-";
+    text += static_cast<char>('0' + i / 2 % 10);
+    text += '.';
+    for (size_t digits = 0; digits <= i / 20 % 12U; ++digits) {
+      text += static_cast<char>('0' + (random() % 4 == 0 ? 9 * (random() % 2) : random() % 10));
+    }
+    float value = 0;
+    ASSERT_TRUE(Read(text, &value)) << text;
+    float expected = 0;
+    std::from_chars(text.data(), text.data() + text.size(), expected);
+    ASSERT_EQ(std::bit_cast<uint32_t>(value), std::bit_cast<uint32_t>(expected)) << text;
+    const std::string padded = Padded(text);
+    const auto* p = reinterpret_cast<const uint8_t*>(padded.data());
+    taken += ReadShortReal(&p, &value);
+    text[random() % text.size()] = "-+.,]}eE /:0\x80\xb0\xff"[random() % 15];
+    Read(text, &value);
+  }
+  EXPECT_GT(taken, 14'000);  // those of up to nine digits
 }
 
 TEST(JsonNumber, RoundsTheMiddleOfTwoFloatsToEven) {
@@ -146,6 +182,25 @@ TEST(JsonNumber, WritesReadablyAndKeepsRealsReal) {
   EXPECT_EQ(Write(3.0), "3.0");
   EXPECT_EQ(Write(1e300), "1e+300");
   EXPECT_EQ(Write(std::nan("")), "null");
+}
+
+TEST(JsonNumber, RowsAreWrittenLikeTheirFloats) {
+  std::vector<float> values = {0.0F, -0.0F, 1.0F, 0.5F, -2.0F, 1e-45F, std::nanf(""), INFINITY, 3.4028235e38F};
+  std::mt19937 random(4);
+  while (values.size() < 1000) {
+    values.push_back(std::bit_cast<float>(static_cast<uint32_t>(random())));
+  }
+  std::string expected;
+  for (const float value : values) {
+    expected += Write(value) + ",";
+  }
+  std::string bytes(1 + values.size() * 4, 0);  // unaligned
+  std::memcpy(bytes.data() + 1, values.data(), values.size() * 4);
+  std::string written(values.size() * (kMaxNumberText + 1), 0);
+  const char* end = WriteFloat32s(reinterpret_cast<const uint8_t*>(bytes.data() + 1),
+                                  static_cast<int64_t>(values.size()), written.data());
+  EXPECT_EQ(written.substr(0, static_cast<size_t>(end - written.data())), expected);
+  EXPECT_EQ(WriteFloat32s(nullptr, 0, written.data()), written.data());
 }
 
 // What was written is as short as the standard library's shortest form, and reads back the same. (Tried once with all

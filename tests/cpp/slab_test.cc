@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <random>
+#include <set>
+#include <utility>
+#include <vector>
 
 namespace msserving {
 namespace {
@@ -47,6 +51,31 @@ TEST(Slab, BlocksAreAlignedAndNeverOverlap) {
   EXPECT_EQ(slab.used_bytes(), 0u);
   // Everything has merged again: the whole range is one block.
   EXPECT_NE(slab.Allocate(64 << 20), SlabAllocator::kNone);
+}
+
+// Freed blocks are used again before fresh memory is, so that the pages touched in the long run are few.
+TEST(Slab, TouchesLittleMoreThanWhatIsUsedAtOnce) {
+  SlabAllocator slab(uint64_t{2} << 30);
+  std::mt19937_64 random(1);
+  std::vector<uint64_t> used;
+  std::set<uint64_t> pages;
+  uint64_t most_used = 0;
+  for (int step = 0; step < 400'000; ++step) {
+    if (used.empty() || (used.size() < 40 && random() % 2 == 0)) {
+      const uint64_t bytes = random() % 4 == 0 ? uint64_t{65'537} << random() % 6 : 64 + random() % 60'000;
+      used.push_back(slab.Allocate(bytes));
+      ASSERT_NE(used.back(), SlabAllocator::kNone);
+      most_used = std::max(most_used, slab.used_bytes());
+      for (uint64_t page = used.back() / 4096; page <= (used.back() + bytes - 1) / 4096; ++page) {
+        pages.insert(page);
+      }
+    } else {
+      std::swap(used[random() % used.size()], used.back());
+      ASSERT_TRUE(slab.Free(used.back()));
+      used.pop_back();
+    }
+  }
+  EXPECT_LT(pages.size() * 4096, 2 * most_used);
 }
 
 TEST(Slab, CapIsHard) {

@@ -187,11 +187,13 @@ def test_VersionCallsWithoutAServer_SayWhatIsMissing():
 CYCLES = (
     """
 def held():
+    import re
     gc.collect()
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
         "shared maps": open("/proc/self/maps").read().count("memfd:"),
+        "private kB": int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]),
         "children": sum(len(open(f"/proc/self/task/{task}/children").read().split())
                         for task in os.listdir("/proc/self/task")),
     }
@@ -219,6 +221,10 @@ def test_StartAndStopAgainAndAgain_LeavesNothing(tmp_path, long_run):
         assert ask_once(rest_sender(server.rest_address)) == 1.0
         seen = server.call(f"cycles({50 if long_run else 5})", timeout=1200)
         assert server.worker_pids() == []
+        private = [one.pop("private kB") for one in seen]
+        print("private kB after each cycle:", private)
+        # What Python and the allocator keep levels off.
+        assert private[-1] - private[len(private) // 2] < 1000, private
         assert all(one == seen[1] for one in seen[2:]), json.dumps(seen)
         assert seen[-1]["shared maps"] == 0 and seen[-1]["children"] == 0
         session = server.pid

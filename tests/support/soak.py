@@ -4,6 +4,7 @@ usage: soak.py FOLDER_WITH_MODELS [--seconds 1800] [--pause 0.02]     (models: s
 """
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import psutil
 
 from chaos.clients import Traffic
 from chaos.ledger import RIGHT, Ledger
-from chaos.world import World, make_world
+from chaos.world import SERVABLES, World, make_world
 from servers import ServerProcess
 
 CLIENTS = {"grpcio": 2, "window": 1, "rest": 2, "raw": 1}
@@ -24,32 +25,53 @@ SAMPLES = 60
 # Of a run's first part nothing is said: pools and caches fill.
 WARM_SHARE = 0.3
 GROWTH_MB = 8.0  # of private memory, from the beginning of the second part to the end
-# Pages of shared memory are counted once they are touched: rings go round, and slabs are used from their beginning, so
-# this levels off where the load's worst moment was. It is given back when the server has been idle for ten seconds.
-SHARED_MB = 256.0
+# Pages of shared memory are counted once they are touched. Blocks are reused, the one freed last first, so that slabs
+# level off near the load's worst moment of each size, and are given back when the server has been idle for ten seconds.
+SLAB_GROWTH_MB = 16.0
+SLABS_MB = 256.0
+# Rings are walked from end to end: each is there in full after one round, and that is all. For each pair of a loop and
+# a worker: ChannelLayout::kBytes, and the worker's second view of its board.
+RINGS_MB = (2064 + 4) * 1024 / 1e6
 
 
-def resident_mb(pid: int, kind: str) -> float:
-    """Memory that a process holds, of one kind of /proc/PID/status."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"no {kind} of {pid}")
+def shared_mb(pid: int) -> tuple[float, float]:
+    """The pages of shared memory that a process has touched: of its rings, and of its slabs."""
+    found = {"rings": 0, "requests": 0, "replies": 0}
+    mapped = None
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if header := re.match(r"[0-9a-f]+-[0-9a-f]+ .*?(?:memfd:serving (\w+) .*)?$", line):
+            mapped = header[1]
+        elif mapped and line.startswith("Rss:"):
+            found[mapped] += int(line.split()[1])
+    return found["rings"] * 1024 / 1e6, (found["requests"] + found["replies"]) * 1024 / 1e6
+
+
+def private_mb(pid: int) -> float:
+    (kilobytes,) = re.findall(r"^RssAnon:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(kilobytes) * 1024 / 1e6
+
+
+def thread_names(pid: int) -> str:
+    return "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/comm"))
 
 
 @dataclass
 class Process:
     name: str
     pid: int
+    channels: int  # pairs of a loop and a worker that it is part of
     seconds: list[float] = field(default_factory=list)
     private_mb: list[float] = field(default_factory=list)
-    shared_mb: list[float] = field(default_factory=list)
+    rings_mb: list[float] = field(default_factory=list)
+    slabs_mb: list[float] = field(default_factory=list)
     descriptors: list[float] = field(default_factory=list)
 
     def sample(self, at: float) -> None:
         self.seconds.append(at)
-        self.private_mb.append(resident_mb(self.pid, "RssAnon"))
-        self.shared_mb.append(resident_mb(self.pid, "RssShmem"))
+        rings, slabs = shared_mb(self.pid)
+        self.private_mb.append(private_mb(self.pid))
+        self.rings_mb.append(rings)
+        self.slabs_mb.append(slabs)
         self.descriptors.append(float(psutil.Process(self.pid).num_fds()))
 
     def warm(self, values: list[float]) -> tuple[list[float], list[float]]:
@@ -69,8 +91,9 @@ class Process:
         return (
             f"{self.name:10} private {self.private_mb[0]:7.1f} -> {self.private_mb[-1]:7.1f} MB, "
             f"{self.slope(self.private_mb):+.3f} MB/min; "
-            f"shared {self.shared_mb[0]:6.1f} -> {self.shared_mb[-1]:6.1f} MB, "
-            f"{self.slope(self.shared_mb):+.3f} MB/min; descriptors {self.descriptors[0]:.0f} -> "
+            f"slabs {self.slabs_mb[0]:6.1f} -> {self.slabs_mb[-1]:6.1f} MB, {self.slope(self.slabs_mb):+.3f} MB/min; "
+            f"rings {self.rings_mb[0]:5.2f} -> {self.rings_mb[-1]:5.2f} MB, {self.slope(self.rings_mb):+.3f} MB/min; "
+            f"descriptors {self.descriptors[0]:.0f} -> "
             f"{self.descriptors[-1]:.0f}, {self.slope(self.descriptors):+.3f}/min"
         )
 
@@ -78,9 +101,10 @@ class Process:
 def soak(world: World, seconds: float, pause: float = PAUSE_SECONDS) -> tuple[list[Process], Ledger]:
     """Runs the load; the processes with their samples, and the books."""
     ledger = Ledger()
-    processes = [Process("server", world.server.pid)]
-    for servable in ("plain", "batched", "python"):
-        processes += [Process(servable, pid) for pid in world.workers(servable)]
+    workers = [(servable, pid) for servable in SERVABLES for pid in world.workers(servable)]
+    loops = len(re.findall(r"^serving-io", thread_names(world.server.pid), re.M))
+    processes = [Process("server", world.server.pid, loops * len(workers))]
+    processes += [Process(servable, pid, loops) for servable, pid in workers]
     traffic = Traffic(world.server.grpc_address, world.server.rest_address, ledger, seed=1, pause=pause)
     traffic.start(CLIENTS)
     try:
@@ -102,9 +126,15 @@ def problems(processes: list[Process], ledger: Ledger) -> list[str]:
         if process.grown(process.private_mb) > GROWTH_MB
     ]
     found += [
-        f"{process.name} ({process.pid}) holds {process.shared_mb[-1]:.1f} MB of shared memory"
+        f"{process.name} ({process.pid}) holds {process.slabs_mb[-1]:.1f} MB of slabs, grown by "
+        f"{process.grown(process.slabs_mb):.1f}"
         for process in processes
-        if process.shared_mb[-1] > SHARED_MB
+        if process.slabs_mb[-1] > SLABS_MB or process.grown(process.slabs_mb) > SLAB_GROWTH_MB
+    ]
+    found += [
+        f"{process.name} ({process.pid}) holds {process.rings_mb[-1]:.2f} MB of rings"
+        for process in processes
+        if process.rings_mb[-1] > RINGS_MB * process.channels
     ]
     found += [
         f"{process.name} ({process.pid}) opens {process.grown(process.descriptors):.1f} descriptors"

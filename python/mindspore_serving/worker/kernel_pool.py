@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mindspore_serving.worker.rank_group import SingleRank
 from mindspore_serving.worker.session_library import Session, SessionLibrary
 
 # A run shorter than this is over before a second thread would have woken up.
@@ -25,7 +26,12 @@ _largest_choice = 1
 
 
 def choose_kernel_threads(
-    library: SessionLibrary, options: Mapping[str, str], inputs: Sequence[np.ndarray], available: int | None = None
+    library: SessionLibrary,
+    options: Mapping[str, str],
+    inputs: Sequence[np.ndarray],
+    available: int | None = None,
+    *,
+    group: SingleRank | None = None,
 ) -> int:
     """The number of threads to open a session of this model with.
 
@@ -34,6 +40,7 @@ def choose_kernel_threads(
         options: What the session is opened with, without `kernel_threads`.
         inputs: One run's inputs.
         available: Processors to use at most; None: those that this process may run on.
+        group: The ranks that run the model together; they measure together, and the slowest decides.
 
     Returns:
         1 if splitting the work does not pay, otherwise the number of processors; never less than what an earlier
@@ -43,19 +50,20 @@ def choose_kernel_threads(
         RuntimeError: A run failed, for the reason told.
     """
     global _largest_choice
+    group = group or SingleRank()
     processors = len(os.sched_getaffinity(0)) if available is None else available
-    if processors > _largest_choice:
+    if group.any(processors > _largest_choice):
         with library.open({**options, "kernel_threads": "1"}) as session:
-            alone = _best_run(session, inputs, 3)
+            alone = group.largest(_best_run(session, inputs, 3, group))
         if alone >= TINY_RUN_S:
             with library.open({**options, "kernel_threads": str(processors)}) as session:
-                together = _best_run(session, inputs, TRIAL_RUNS)
+                together = group.largest(_best_run(session, inputs, TRIAL_RUNS, group))
             if together < WORTH_IT * alone:
                 _largest_choice = processors
     return _largest_choice
 
 
-def _best_run(session: Session, inputs: Sequence[np.ndarray], runs: int) -> float:
+def _best_run(session: Session, inputs: Sequence[np.ndarray], runs: int, group: SingleRank) -> float:
     session.run(inputs)
     best = float("inf")
     end = time.perf_counter() + TRIAL_BUDGET_S
@@ -64,6 +72,6 @@ def _best_run(session: Session, inputs: Sequence[np.ndarray], runs: int) -> floa
         session.repeat(inputs, 1)
         now = time.perf_counter()
         best = min(best, now - begin)
-        if now >= end:
+        if group.any(now >= end):
             break
     return best

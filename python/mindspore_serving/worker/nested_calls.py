@@ -52,7 +52,7 @@ class NestedCalls:
         """
         for subgraph, graph in enumerate(model.subgraphs):
             inputs, outputs = len(graph.inputs), len(graph.outputs)
-            title = f"model '{model.declaration.files[subgraph]}'"
+            title = f"model '{model.declaration.title_of(subgraph)}'"
             number = self._worker.add_method(
                 f"@{model.number}/{subgraph}",
                 [f"x{i}" for i in range(inputs)],
@@ -95,7 +95,7 @@ class NestedCalls:
         """Run a sub-graph of a model; the outputs of each instance."""
         target = self._models.get((id(declaration), subgraph))
         if target is None:
-            raise RuntimeError(f"Model '{declaration.key}' is not loaded in this worker")
+            raise RuntimeError(f"Model '{declaration.title_of(subgraph)}' is not loaded in this worker")
         return self._run(target, instances)
 
     def _run(self, target: _Target, instances: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

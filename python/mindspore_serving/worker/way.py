@@ -17,6 +17,7 @@ from mindspore_serving.worker.agreement import difference, trial_inputs
 from mindspore_serving.worker.kernel_pool import choose_kernel_threads
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
+from mindspore_serving.worker.rank_group import SingleRank
 from mindspore_serving.worker.session_library import (
     WIRE_DTYPES,
     Session,
@@ -68,20 +69,24 @@ class _Trial:
     outputs: list[np.ndarray]
 
 
-def choose_way(model: LoadedModel, signature: MindIR, device: str, stateful: bool, kernel_threads: int) -> None:
+def choose_way(
+    model: LoadedModel, signature: MindIR, device: str, stateful: bool, kernel_threads: int, group: SingleRank
+) -> None:
     library = usable_library()
     state = _State(model.cells[0]) if stateful else None
-    trial = _try_own_executor(model, state)
-    if library is not None and trial is not None:
+    trial = _try_own_executor(model, state, group)
+    if group.all(library is not None) and library is not None and trial is not None:
         for way in ("auto", "run") if device == "CPU" else ("run",):
             options = {"way": way, **_version_option()}
             if kernel_threads > 0 and device == "CPU":
                 options["kernel_threads"] = str(kernel_threads)
-            problem = _try_session(model, library[1], options, trial, state)
+            problem = _try_session(model, library[1], options, trial, state, group)
             if not problem:
                 options = {"phases": model.phases, **options}
                 if kernel_threads == 0 and device == "CPU" and not stateful:
-                    options["kernel_threads"] = str(choose_kernel_threads(library[1], options, trial.inputs))
+                    options["kernel_threads"] = str(
+                        choose_kernel_threads(library[1], options, trial.inputs, group=group)
+                    )
                 model.session_library = library[0]
                 model.session_options = options
                 _name_outputs(model, signature)
@@ -92,21 +97,23 @@ def choose_way(model: LoadedModel, signature: MindIR, device: str, stateful: boo
         raise RuntimeError(f"Load model failed, {model.model_file}: MindSpore runs it with no inputs that were tried")
     if not model.outputs:
         model.outputs = [TensorInfo("", WIRE_DTYPES[array.dtype], array.shape) for array in trial.outputs]
-    _check_python_buckets(model, trial)
+    _check_python_buckets(model, trial, group)
     _name_outputs(model, signature)
 
 
-def _try_own_executor(model: LoadedModel, state: "_State | None") -> _Trial | None:
+def _try_own_executor(model: LoadedModel, state: "_State | None", group: SingleRank) -> _Trial | None:
     phase = model.compiled[max(model.batch_size, 0)]
     for inputs in trial_inputs(model.inputs):
+        outputs: list[np.ndarray] | None = None
         try:
             outputs = _mindspore.execute(phase, inputs)
         except Exception as error:
             logger.warning("%s: does not run with random inputs: %s", model.model_file, _mindspore.shorten(error))
-            continue
         finally:
             if state is not None:
                 state.restore()
+        if not group.all(outputs is not None) or outputs is None:
+            continue
         for output in outputs:
             if output.dtype not in WIRE_DTYPES:
                 raise RuntimeError(f"Load model failed, {model.model_file}: outputs of {output.dtype} cannot be served")
@@ -124,16 +131,30 @@ def _check_output_batch(model: LoadedModel, outputs: list[np.ndarray]) -> None:
         )
 
 
+_OTHER_RANK = "another rank cannot"
+
+
 def _try_session(
-    model: LoadedModel, library: SessionLibrary, options: dict[str, str], trial: _Trial, state: "_State | None"
+    model: LoadedModel,
+    library: SessionLibrary,
+    options: dict[str, str],
+    trial: _Trial,
+    state: "_State | None",
+    group: SingleRank,
 ) -> str:
     """Why this way does not do; '' if it does. Drops batch sizes that do not agree."""
+    session: Session | None = None
+    problem = ""
     try:
         session = library.open({"phases": model.phases, **options})
     except RuntimeError as error:
-        return str(error)
+        problem = str(error)
+    if not group.all(session is not None) or session is None:
+        if session is not None:
+            session.close()
+        return problem or _OTHER_RANK
     with session:
-        problem = _check_session(model, session, trial, state)
+        problem = _check_session(model, session, trial, state, group)
         if problem:
             return problem
         model.way = session.way
@@ -141,7 +162,9 @@ def _try_session(
     return ""
 
 
-def _check_session(model: LoadedModel, session: Session, trial: _Trial, state: "_State | None") -> str:
+def _check_session(
+    model: LoadedModel, session: Session, trial: _Trial, state: "_State | None", group: SingleRank
+) -> str:
     for size in model.batch_sizes[::-1] or [0]:
         own_size = size == max(model.batch_size, 0)
         try:
@@ -153,22 +176,24 @@ def _check_session(model: LoadedModel, session: Session, trial: _Trial, state: "
         finally:
             if state is not None:
                 state.restore()
-        if problem and own_size:
-            return "" if _is_random(model, trial, outputs if "values" in problem else None, state) else problem
-        if problem:
+        worst = group.largest(0 if not problem else 1 if "values" in problem else 2)
+        if worst > 0:
+            problem = problem or _OTHER_RANK
+            if own_size:
+                return "" if worst == 1 and _is_random(model, trial, state, group) else problem
             model.drop_batch_size(size, f"it disagrees with the model's own batch size: {problem}")
     return ""
 
 
-def _check_python_buckets(model: LoadedModel, trial: _Trial) -> None:
+def _check_python_buckets(model: LoadedModel, trial: _Trial, group: SingleRank) -> None:
     for size in [kept for kept in model.batch_sizes if kept != model.batch_size]:
         try:
             outputs = model.python_run(_rows(model, trial.inputs, size))
             problem = difference([output[:size] for output in trial.outputs], outputs)
         except RuntimeError as error:
             problem = str(error)
-        if problem:
-            model.drop_batch_size(size, f"it disagrees with the model's own batch size: {problem}")
+        if group.any(problem != ""):
+            model.drop_batch_size(size, f"it disagrees with the model's own batch size: {problem or _OTHER_RANK}")
 
 
 def _rows(model: LoadedModel, inputs: list[np.ndarray], size: int) -> list[np.ndarray]:
@@ -177,14 +202,12 @@ def _rows(model: LoadedModel, inputs: list[np.ndarray], size: int) -> list[np.nd
     return [array if index in model.without_batch else array[:size] for index, array in enumerate(inputs)]
 
 
-def _is_random(model: LoadedModel, trial: _Trial, outputs: list[np.ndarray] | None, state: "_State | None") -> bool:
+def _is_random(model: LoadedModel, trial: _Trial, state: "_State | None", group: SingleRank) -> bool:
     """MindSpore's own executor does not agree with itself either: the values cannot be compared."""
-    if outputs is None:
-        return False
     again = _mindspore.execute(model.compiled[max(model.batch_size, 0)], trial.inputs)
     if state is not None:
         state.restore()
-    if not difference(trial.outputs, again):
+    if not group.any(difference(trial.outputs, again) != ""):
         return False
     logger.info("%s: returns other values at every run, so that only shapes and types were checked", model.model_file)
     return True

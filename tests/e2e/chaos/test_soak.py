@@ -18,12 +18,16 @@ def test_MemoryAndDescriptorsStayFlat(tmp_path, models, long_run):
     assert ledger.sent > 100
 
 
-@pytest.mark.parametrize(("private", "shared", "descriptors"), [(0.5, 0, 0), (0, 10, 0), (0, 0, 0.1)])
-def test_GrowthIsNoticed(private, shared, descriptors):
-    process = Process("leaky", 1)
+@pytest.mark.parametrize(
+    ("private", "slabs", "rings", "descriptors", "noticed"),
+    [(0.5, 0, 0, 0, 1), (0, 1, 0, 0, 1), (0, 0, 0.1, 0, 1), (0, 0, 0, 0.1, 1), (0.1, 0.1, 0.06, 0.01, 0)],
+)
+def test_GrowthIsNoticed(private, slabs, rings, descriptors, noticed):
+    process = Process("leaky", 1, channels=2)
     for number in range(SAMPLES):
         process.seconds.append(float(number))
         process.private_mb.append(100 + private * number)
-        process.shared_mb.append(10 + shared * number)
+        process.slabs_mb.append(10 + slabs * number)
+        process.rings_mb.append(rings * number)
         process.descriptors.append(20 + descriptors * number)
-    assert len(problems([process], Ledger())) == 1
+    assert len(problems([process], Ledger())) == noticed

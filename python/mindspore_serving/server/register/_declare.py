@@ -71,7 +71,7 @@ def declare_model(
         )
     if context is not None and not isinstance(context, Context):
         raise RuntimeError(f"Parameter 'context' should be Context or None, but a {type(context).__name__} was given")
-    return _declare(
+    return declare(
         registration,
         ModelDeclaration(
             declared_by="declare_model",
@@ -79,7 +79,7 @@ def declare_model(
             model_format=_check_format(model_format),
             with_batch_dim=_checks.check_bool("with_batch_dim", with_batch_dim),
             options=options,
-            without_batch_dim_inputs=_check_without_batch(without_batch_dim_inputs),
+            without_batch_dim_inputs=check_without_batch(without_batch_dim_inputs),
             context=context,
             config_file=None if config_file is None else _check_config_file(registration, config_file),
             max_batch_wait_ms=_checks.check_number("max_batch_wait_ms", max_batch_wait_ms, 0, _MAX_WAIT_MS),
@@ -129,7 +129,7 @@ def declare_servable(
         model_format=_check_format(model_format),
         with_batch_dim=_checks.check_bool("with_batch_dim", with_batch_dim),
         options=_check_options(options),
-        without_batch_dim_inputs=_check_without_batch(without_batch_dim_inputs),
+        without_batch_dim_inputs=check_without_batch(without_batch_dim_inputs),
         max_batch_wait_ms=_checks.check_number("max_batch_wait_ms", max_batch_wait_ms, 0, _MAX_WAIT_MS),
     )
     if any(model.declared_by == "declare_servable" for model in registration.models):
@@ -138,11 +138,22 @@ def declare_servable(
             "declare_servable once, with a list of files if the model has several sub-graphs, or declare_model for "
             "each of several models"
         )
-    return _declare(registration, declaration)
+    return declare(registration, declaration)
 
 
-def _declare(registration: Registration, declaration: ModelDeclaration) -> Model:
+def declare(registration: Registration, declaration: ModelDeclaration) -> Model:
+    """Add a model to what a servable_config.py has registered.
+
+    Raises:
+        RuntimeError: It does not go together with what has been declared already.
+    """
     for other in registration.models:
+        if declaration.ranks is not None or other.ranks is not None:
+            raise RuntimeError(
+                f"Servable '{registration.servable_name}' declares a model by {declaration.declared_by} and another "
+                f"by {other.declared_by}, but a distributed servable has one model: call distributed.declare_servable "
+                "once, and nothing else that declares a model"
+            )
         known = {os.path.normpath(file) for file in other.files}
         for file in declaration.files:
             if os.path.normpath(file) in known:
@@ -170,7 +181,8 @@ def _check_format(value: object) -> str:
     return text
 
 
-def _check_without_batch(value: object) -> tuple[int, ...]:
+def check_without_batch(value: object) -> tuple[int, ...]:
+    """Return `without_batch_dim_inputs` as a tuple."""
     return () if value is None else _checks.check_indexes("without_batch_dim_inputs", value)
 
 

@@ -196,14 +196,14 @@ def call_servable(*args: Any, subgraph: int = 0) -> Any:
             "call_servable does not say which to run: use add_stage(model, ...) for all stages of the method"
         )
     model = models[0]
-    if subgraph >= len(model.files):
+    if model.subgraphs is not None and subgraph >= model.subgraphs:
         raise RuntimeError(
-            f"Parameter 'subgraph' should be less than {len(model.files)}, the number of files given to "
+            f"Parameter 'subgraph' should be less than {model.subgraphs}, the number of files given to "
             f"{model.declared_by}, but {subgraph} was given"
         )
     if not args:
         raise RuntimeError("call_servable needs the model's inputs, but none was given")
-    title = "call_servable" if len(model.files) == 1 else f"call_servable(subgraph={subgraph})"
+    title = "call_servable" if model.subgraphs == 1 else f"call_servable(subgraph={subgraph})"
     inputs = body.trace.read(args, title)
     return body.trace.add(Stage(StageKind.MODEL, title, inputs, subgraph=subgraph, tag=_TAGS["call_servable"]))
 

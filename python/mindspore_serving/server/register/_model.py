@@ -48,11 +48,11 @@ class Model:
             RuntimeError: The servable is not running, the type or value of a parameter is invalid, an instance does
                 not fit the model, or the model fails.
         """
-        files = self._declaration.files
+        subgraphs = self._declaration.subgraphs
         _checks.check_int("subgraph", subgraph)
-        if subgraph >= len(files):
+        if subgraphs is not None and subgraph >= subgraphs:
             raise RuntimeError(
-                f"Parameter 'subgraph' should be less than {len(files)}, the number of files of the model, but "
+                f"Parameter 'subgraph' should be less than {subgraphs}, the number of files of the model, but "
                 f"{subgraph} was given"
             )
         if not args:

@@ -62,8 +62,17 @@ class Method:
 
 
 @dataclass(frozen=True)
+class RankGroup:
+    """What runs a distributed model."""
+
+    rank_size: int
+    stage_size: int
+    enable_pipeline_infer: bool
+
+
+@dataclass(frozen=True)
 class ModelDeclaration:
-    """The arguments of declare_model or declare_servable, checked."""
+    """The arguments of declare_model, declare_servable or distributed.declare_servable, checked."""
 
     declared_by: str  # the function's name
     files: tuple[str, ...]
@@ -74,11 +83,21 @@ class ModelDeclaration:
     context: Any = None  # Context or None
     config_file: str | None = None  # an absolute path
     max_batch_wait_ms: float = 0.0
+    ranks: RankGroup | None = None  # of a distributed model, whose `files` is what messages call it
 
     @property
     def key(self) -> str:
         """What messages call the model."""
         return ";".join(self.files)
+
+    @property
+    def subgraphs(self) -> int | None:
+        """How many there are; None: as many as the ranks load, which is not known here."""
+        return len(self.files) if self.ranks is None else None
+
+    def title_of(self, subgraph: int) -> str:
+        """What messages call a sub-graph."""
+        return self.files[subgraph] if self.ranks is None else f"{self.key}, subgraph {subgraph}"
 
 
 @dataclass
