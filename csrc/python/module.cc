@@ -12,6 +12,7 @@
 namespace msserving {
 void BindServer(pybind11::module_& m);
 void BindWorker(pybind11::module_& m);
+void BindAgent(pybind11::module_& m);
 }  // namespace msserving
 
 PYBIND11_MODULE(_core, m) {
@@ -39,4 +40,5 @@ PYBIND11_MODULE(_core, m) {
       "Writes one log line of an event: event=... key=value ...; level as for log().");
   msserving::BindServer(m);
   msserving::BindWorker(m);
+  msserving::BindAgent(m);
 }
