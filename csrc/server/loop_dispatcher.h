@@ -30,7 +30,8 @@ struct DispatchLimits {
   SuspectList suspects;
   // A request that would wait longer than this for its worker is refused; 0: no limit.
   std::atomic<int64_t> max_queue_ns{0};
-  // Messages and replies in the front-end, and tensors in shared memory from Submit() until the reply is sent.
+  // Messages and whole replies in the front-end until they are sent, and requests' tensors in shared memory until they
+  // are answered.
   ByteBudget bytes_in_flight{kMaxBytesInFlight};
 };
 
@@ -58,14 +59,19 @@ struct DispatchStats {
 class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHandler {
  public:
   static constexpr int64_t kIdleNs = 10 * kNanosPerSecond;
+  // long_queue(): ten times as long as a connection's input is gathered.
+  static constexpr int64_t kLongQueueNs = 50 * kNanosPerMilli;
 
   // `doorbell` is the eventfd that workers ring for this loop.
   LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits);
   ~LoopDispatcher() override;
 
-  Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) override;
+  Status Full() override;
+  Status Find(std::string_view servable, uint64_t version, std::string_view method, int64_t deadline_ns,
+              MethodTarget* target) override;
   Status Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns, ReplySink* sink,
                 RequestTicket* ticket) override;
+  bool long_queue() const override { return long_queue_; }
   void Cancel(RequestTicket ticket) override;
 
   // Known are the servable versions that have or had a worker; version 0 is any.
@@ -115,7 +121,9 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
   void FreePending(Pending* pending);
-  Status Admit(const WorkerLink* link, int64_t deadline_ns) const;
+  bool TooManyPending() const;
+  Status TooMany() const;
+  Status Admit(const WorkerLink* link, int64_t deadline_ns);
   WorkerLink* LeastBusy(Route* route, uint32_t method, const WorkerLink* except);
   void Poll(WorkerLink* link);
   void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);
@@ -141,6 +149,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   EventLoop* loop_;
   UniqueFd doorbell_;
   std::shared_ptr<DispatchLimits> limits_;
+  ByteShare bytes_;  // all of them: connections have their shares in the front-end
   DispatchStats stats_;
   std::vector<std::unique_ptr<Route>> routes_;
   std::vector<std::shared_ptr<WorkerLink>> links_;
@@ -148,6 +157,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   std::deque<Pending> slots_;  // stable addresses
   std::vector<uint32_t> free_slots_;
   uint64_t pending_count_ = 0;
+  bool long_queue_ = false;  // of the last refusal
   TimerId idle_timer_ = 0;
   std::vector<InstanceResult> results_;  // scratch of Deliver()
   std::vector<TensorView> views_;        // scratch of Deliver()

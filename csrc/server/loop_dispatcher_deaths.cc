@@ -176,7 +176,8 @@ void LoopDispatcher::Retry(Pending* pending, bool was_running, const std::string
       ++pending->moves;
       pending->link = other;
       other->outstanding_instances += pending->instances;
-      other->estimate.OnGiven(pending->instances, loop_->now_ns());
+      pending->given_ns = loop_->now_ns();
+      other->estimate.OnGiven(pending->instances, pending->given_ns);
       ++other->outstanding_requests;
       stats_.redispatched.fetch_add(1, std::memory_order_relaxed);
       return;

@@ -49,6 +49,7 @@ struct LoopDispatcher::Pending {
   uint32_t method = 0;
   uint32_t instances = 0;
   uint32_t answered = 0;
+  int64_t given_ns = 0;  // when its worker got it
   uint64_t block = 0;
   uint64_t block_bytes = 0;
   ByteCharge charge;
@@ -81,14 +82,12 @@ class LoopDispatcher::Blocks final : public ReplyMemory {
     }
     offsets.clear();
     message.clear();
-    charge.Reset();
     link.reset();
     owner_->idle_blocks_.emplace_back(this);
   }
   std::shared_ptr<WorkerLink> link;
   std::vector<uint64_t> offsets;
   std::string message;  // of a failure that did not come from a worker
-  ByteCharge charge;
 
  private:
   LoopDispatcher* owner_;

@@ -49,7 +49,7 @@ class ExtraRouting : public testing::Test {
 
   Status Submit(const std::string& method) {
     MethodTarget target;
-    if (Status status = dispatcher_.Find("s", 0, method, &target); !status.ok()) {
+    if (Status status = dispatcher_.Find("s", 0, method, kNoDeadline, &target); !status.ok()) {
       return status;
     }
     RequestInstances request;

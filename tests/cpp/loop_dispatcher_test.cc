@@ -151,7 +151,7 @@ class LoopDispatcherTest : public testing::Test {
   // One instance for each value.
   Status SubmitValues(Sink* sink, const std::vector<float>& values, RequestTicket* ticket = nullptr) {
     MethodTarget target;
-    if (Status status = dispatcher_.Find("add", 0, "sum", &target); !status.ok()) {
+    if (Status status = dispatcher_.Find("add", 0, "sum", kNoDeadline, &target); !status.ok()) {
       return status;
     }
     RequestInstances request;
@@ -174,7 +174,7 @@ class LoopDispatcherTest : public testing::Test {
   Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0,
                 int64_t deadline_ns = kNoDeadline) {
     MethodTarget target;
-    if (Status status = dispatcher_.Find("add", version, "sum", &target); !status.ok()) {
+    if (Status status = dispatcher_.Find("add", version, "sum", kNoDeadline, &target); !status.ok()) {
       return status;
     }
     RequestInstances request;
@@ -530,10 +530,58 @@ TEST_F(LoopDispatcherTest, WhoWouldWaitTooLongIsRefusedAtOnce) {
   limits_->max_queue_ns = 400 * kNanosPerMilli;
   EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kOverloaded);
   MethodTarget target;
-  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", &target).kind(), ErrorKind::kOverloaded) << "before anything is decoded";
+  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", kNoDeadline, &target).kind(), ErrorKind::kOverloaded)
+      << "before anything is decoded";
   limits_->max_queue_ns = kNanosPerSecond;
+  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", deadline_in(700), &target).kind(), ErrorKind::kOverloaded) << "likewise";
+  EXPECT_TRUE(dispatcher_.long_queue());
+  EXPECT_TRUE(dispatcher_.Find("add", 0, "sum", deadline_in(900), &target).ok());
   EXPECT_TRUE(Submit(&sink).ok());
-  EXPECT_EQ(dispatcher_.stats().refused.load(), 3u);
+  EXPECT_EQ(dispatcher_.stats().refused.load(), 4u);
+}
+
+TEST_F(LoopDispatcherTest, WhenNothingMoreMayWaitNoRequestIsLookedAt) {
+  FakeWorker* worker = Add(1);
+  Sink sink;
+  EXPECT_TRUE(dispatcher_.Full().ok());
+  limits_->max_pending_requests = 1;
+  ASSERT_TRUE(Submit(&sink).ok());
+  const Status full = dispatcher_.Full();
+  EXPECT_EQ(full.kind(), ErrorKind::kOverloaded);
+  EXPECT_EQ(full.message(), "enqueued requests count exceeds the limit 1");
+  EXPECT_FALSE(dispatcher_.long_queue()) << "one request that waits is no long queue: the next may find it empty";
+  EXPECT_EQ(dispatcher_.stats().refused.load(), 1u);
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  Turn();
+  EXPECT_TRUE(dispatcher_.Full().ok());
+  limits_->max_pending_requests = 100;
+  FillQueue(worker, &sink);
+  limits_->max_pending_requests = 60;
+  EXPECT_FALSE(dispatcher_.Full().ok());
+  EXPECT_TRUE(dispatcher_.long_queue());
+  Add(2);
+  EXPECT_FALSE(dispatcher_.Full().ok());
+  EXPECT_FALSE(dispatcher_.long_queue()) << "one of the workers is idle";
+}
+
+TEST_F(LoopDispatcherTest, HealthOfAServableAndOfEachVersion) {
+  const auto gate = std::make_shared<VersionGate>(false);
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kUnknown);
+  Add(1, 1);
+  Add(2, 2, gate);
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kServing);
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kServing);
+  EXPECT_EQ(dispatcher_.Health("add", 2), ServableHealth::kNotServing) << "its gate is closed";
+  EXPECT_EQ(dispatcher_.Health("add", 3), ServableHealth::kUnknown);
+  EXPECT_EQ(dispatcher_.Health("other", 0), ServableHealth::kUnknown);
+  dispatcher_.RemoveWorker(1, "gone");
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kNotServing) << "known, but without a worker";
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kNotServing);
+  gate->store(true);
+  EXPECT_EQ(dispatcher_.Health("add", 2), ServableHealth::kServing);
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kServing);
+  dispatcher_.DropVersion("add", 1);
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kUnknown);
 }
 
 TEST_F(LoopDispatcherTest, NewWorkerIsNotThoughtBusyWithTheOldOnesQueue) {
@@ -587,7 +635,7 @@ TEST_F(LoopDispatcherTest, DamagedAnswerFailsItsRequestAlone) {
 TEST_F(LoopDispatcherTest, MemoryOfLargeTensorsGoesBackWhenIdle) {
   FakeWorker* worker = Add(1);
   MethodTarget target;
-  ASSERT_TRUE(dispatcher_.Find("add", 0, "sum", &target).ok());
+  ASSERT_TRUE(dispatcher_.Find("add", 0, "sum", kNoDeadline, &target).ok());
   const std::vector<float> numbers(1 << 20, 1.0F);
   RequestInstances request;
   request.count = 1;
@@ -617,9 +665,9 @@ TEST_F(LoopDispatcherTest, NewestVersionWithAWorkerIsFound) {
   Add(1, 1);
   Add(2, 3);
   MethodTarget target;
-  EXPECT_EQ(dispatcher_.Find("none", 0, "sum", &target).kind(), ErrorKind::kServableUnavailable);
-  EXPECT_EQ(dispatcher_.Find("add", 2, "sum", &target).kind(), ErrorKind::kServableUnavailable);
-  EXPECT_EQ(dispatcher_.Find("add", 0, "none", &target).kind(), ErrorKind::kMethodUnavailable);
+  EXPECT_EQ(dispatcher_.Find("none", 0, "sum", kNoDeadline, &target).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Find("add", 2, "sum", kNoDeadline, &target).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Find("add", 0, "none", kNoDeadline, &target).kind(), ErrorKind::kMethodUnavailable);
   Sink sink;
   ASSERT_TRUE(Submit(&sink).ok());
   EXPECT_NE(workers_[1]->Take(), nullptr);
