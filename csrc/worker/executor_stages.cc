@@ -9,7 +9,9 @@
 namespace msserving {
 
 void Executor::RunStage(Hand& hand, StageQueue& queue) {
-  if (queue.graph != nullptr && forwarder_ != nullptr) {
+  if (queue.probe) {
+    RunProbe(hand, queue);
+  } else if (queue.graph != nullptr && forwarder_ != nullptr) {
     Forward(hand, queue);
   } else if (queue.graph != nullptr) {
     RunModel(hand, queue);
