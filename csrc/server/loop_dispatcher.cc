@@ -123,7 +123,7 @@ void LoopDispatcher::AddWorker(const ServableSignature& signature, std::shared_p
     routes_.push_back(std::make_unique<Route>(signature, std::move(requests), std::move(gate)));
     route = routes_.back().get();
   }
-  route->workers.push_back(link.get());
+  newcomers_.push_back({link.get(), route, nullptr});
   links_.push_back(std::move(link));
 }
 
@@ -156,6 +156,7 @@ void LoopDispatcher::DropVersion(std::string_view servable, uint64_t version) {
       FailAll(&slots_[i], ErrorKind::kWorkerUnavailable, "the servable version has been stopped");
     }
   }
+  std::erase_if(newcomers_, [route](const Newcomer& newcomer) { return newcomer.route == route; });
   std::erase_if(routes_, [route](const auto& one) { return one.get() == route; });
 }
 
@@ -168,6 +169,9 @@ void LoopDispatcher::OnWake() {
     if (links_[i]->outstanding_requests > 0) {
       Poll(links_[i].get());
     }
+  }
+  for (Newcomer& newcomer : newcomers_) {
+    SendProbe(&newcomer);  // if it found no room before
   }
   for (const auto& link : links_) {
     link->RingDoorbell();
@@ -247,6 +251,9 @@ void LoopDispatcher::Poll(WorkerLink* link) {
 void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segment) {
   Pending* pending = FindPending(segment.request);
   if (pending == nullptr || pending->link != link) {
+    if (segment.request == kProbeRequest) {
+      EndProbe(link, segment);
+    }
     link->Release(segment.offset);  // an answer to a request that was already given up
     return;
   }
