@@ -308,9 +308,7 @@ def test_a_distributed_servable_is_not_started_by_start_servables(config):
 
 
 def test_another_servable_is_not_started_by_start_servable(config):
-    with pytest.raises(
-        RuntimeError, match=r"declares its model by declare_servable, but .* by start_servables"
-    ):
+    with pytest.raises(RuntimeError, match=r"declares its model by declare_servable, but .* by start_servables"):
         load_ranks(config("register.declare_servable('a.mindir', 'MindIR')"))
     with pytest.raises(RuntimeError, match=r"There is no model declared in .*: call distributed.declare_servable"):
         load_ranks(config("import os"))
