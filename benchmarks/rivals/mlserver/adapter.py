@@ -1,8 +1,10 @@
 import json
 
-from rivals.protocols import WORKS, V2Grpc, V2Json
+from rivals.protocols import V2Grpc, V2Json
 from rivals.rival import FOLDER, Rival, Start
 from servers import free_port
+
+from rival_work.works import WORKS  # isort: skip  (protocols has made it importable)
 
 
 def _command(start: Start) -> list[str]:
