@@ -28,12 +28,14 @@ Connection::Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<T
     : loop_(*loop), socket_(std::move(socket)), output_(&loop->buffers()) {
   if (tls != nullptr) {
     tls_ = std::make_unique<TlsStream>(*tls, socket_.get(), &loop->buffers());
+    speaks_first_ = tls->is_client();
   }
 }
 
 Connection::~Connection() {
   loop_.CancelTimer(linger_timer_);
   loop_.CancelTimer(read_again_timer_);
+  loop_.CancelTimer(gather_timer_);
   loop_.UnscheduleFlush(this);
   if (socket_ && started_) {
     loop_.Remove(socket_.get(), this);
@@ -50,6 +52,9 @@ void Connection::Start() {
   started_ = true;
   interest_ = EPOLLIN;
   loop_.Add(socket_.get(), interest_, this);
+  if (tls_ != nullptr && speaks_first_) {
+    ReadTls();
+  }
 }
 
 void Connection::Close() {
@@ -86,6 +91,25 @@ void Connection::ResumeReading() {
   }
 }
 
+void Connection::GatherInput() {
+  if (closed() || finishing_ || ended_ || gather_timer_ != 0) {
+    return;
+  }
+  const int64_t until_ns = (loop_.now_ns() / kGatherNs + 1) * kGatherNs;
+  gather_timer_ = loop_.AddTimer(until_ns, [this] {
+    gather_timer_ = 0;
+    GatherEnds();
+  });
+  UpdateInterest();
+}
+
+void Connection::GatherEnds() {
+  if (!closed() && !paused_ && !ended_ && !finishing_) {
+    Read();
+  }
+  UpdateInterest();
+}
+
 void Connection::CloseWhenSent() {
   if (finishing_ || closed()) {
     return;
@@ -98,7 +122,7 @@ void Connection::UpdateInterest() {
   if (closed() || !started_) {
     return;
   }
-  const bool reads = !ended_ && (!paused_ || finishing_);
+  const bool reads = !ended_ && ((!paused_ && gather_timer_ == 0) || finishing_);
   const uint32_t interest = (reads ? EPOLLIN : 0u) | (blocked_ ? EPOLLOUT : 0u);
   if (interest != interest_) {
     interest_ = interest;
@@ -121,11 +145,20 @@ void Connection::OnIo(uint32_t events) {
       Close();
     }
   } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-    if (tls_ != nullptr) {
-      ReadTls();
-    } else {
-      ReadPlain();
+    if (gather_timer_ != 0) {  // its end is told whether one asks for it or not
+      loop_.CancelTimer(gather_timer_);
+      gather_timer_ = 0;
+      UpdateInterest();
     }
+    Read();
+  }
+}
+
+void Connection::Read() {
+  if (tls_ != nullptr) {
+    ReadTls();
+  } else {
+    ReadPlain();
   }
 }
 
@@ -171,7 +204,9 @@ void Connection::ReadTls() {
     }
     if (result == TlsStream::Result::kFailed) {
       if (!tls_->established()) {
-        MSSERVING_LOG_LIMITED(handshake_failures, loop_.now_ns(), kInfo, "A TLS handshake failed: " << TlsReason());
+        handshake_failure_ = TlsReason();
+        MSSERVING_LOG_LIMITED(handshake_failures, loop_.now_ns(), kInfo,
+                              "A TLS handshake failed: " << handshake_failure_);
       }
       // The alert that says why is worth sending; the peer's view of it is all that can be told.
       ended_ = true;

@@ -1,10 +1,11 @@
-// One accepted socket as a byte stream, plain or TLS: what HTTP/2 and HTTP/1.1 both stand on.
+// One connected socket as a byte stream, plain or TLS: what HTTP/2, HTTP/1.1 and the frames of ranks stand on.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/unique_fd.h"
 #include "net/buffer.h"
@@ -27,12 +28,17 @@ class TlsStream;   // net/tls_stream.h
 // because output_full(), it is called again as soon as what it wrote has been taken by the kernel.
 // What does not wait for its turn may also be appended to output() at other times, with ScheduleOutput() after it.
 //
+// Too much input: every wake-up and every read costs the same, however little has come. GatherInput() leaves a socket
+// alone for up to kGatherNs, to the same moment for all connections of the loop; what has come by then is read in one
+// call. Whoever asks for it again and again, from OnBytes(), has one wake-up each kGatherNs and no call of epoll.
+//
 // End: Close() may be called from anywhere, also from inside OnBytes() and Produce(). It closes the socket at once;
 // the object lives on until OnClosed(), which comes exactly once, from the loop, with none of its methods on the stack.
 class Connection : private IoHandler, private Flushable {
  public:
   // Output that Produce() may have pending before it should stop.
   static constexpr size_t kOutputHighWater = 512 << 10;
+  static constexpr int64_t kGatherNs = 10 * kNanosPerMilli;
 
   // `tls` may be null. The socket must be non-blocking. Nothing happens before Start().
   Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<TlsContext>& tls);
@@ -49,9 +55,13 @@ class Connection : private IoHandler, private Flushable {
   bool established() const;
 
   void Close();
+  void GatherInput();
+
+  // Why the TLS handshake failed; empty if it did not.
+  const std::string& handshake_failure() const { return handshake_failure_; }
 
  protected:
-  // Registers with the loop. Call once, when the derived class is ready for OnBytes().
+  // Registers with the loop. Call once, when the derived class is ready for OnBytes(). A TLS client speaks first.
   void Start();
 
   virtual void OnBytes(std::span<const uint8_t> bytes) = 0;
@@ -82,7 +92,9 @@ class Connection : private IoHandler, private Flushable {
 
   void OnIo(uint32_t events) final;
   void Flush() final;
+  void Read();
   void ReadPlain();
+  void GatherEnds();
   void ReadTls();
   void Discard();
   void ReachedEnd();
@@ -96,10 +108,13 @@ class Connection : private IoHandler, private Flushable {
   UniqueFd socket_;
   std::unique_ptr<TlsStream> tls_;
   OutputQueue output_;
+  std::string handshake_failure_;
   int64_t last_progress_ns_ = 0;
   TimerId linger_timer_ = 0;
   TimerId read_again_timer_ = 0;
-  uint32_t interest_ = 0;  // what epoll is told
+  TimerId gather_timer_ = 0;   // until then nothing is read
+  uint32_t interest_ = 0;      // what epoll is told
+  bool speaks_first_ = false;  // the client's side of TLS
   bool started_ = false;
   bool paused_ = false;
   bool ended_ = false;      // the peer's end was seen

@@ -46,11 +46,13 @@ class HttpExchange final : public HttpCall {
   OutgoingBody reply_;
 };
 
+// llhttp's events, on their way to a connection.
+void SetHttpCallbacks(llhttp_settings_t* settings);
+
 // What all connections of a server share. Owned by the server, outlives its connections.
 struct HttpShared {
   EventLoop& loop;
   const HttpServerOptions options;  // nothing in it is null
-  ByteBudget& memory;
   HttpService& service;
   llhttp_settings_t settings;
   Compression compression;
@@ -123,6 +125,7 @@ class HttpConnection final : public Connection {
   bool idle() const { return front_ == nullptr; }
 
   HttpShared& shared_;
+  ByteShare memory_;
   HttpConnection* next_ = nullptr;
   HttpConnection* previous_ = nullptr;
 
