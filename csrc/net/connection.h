@@ -1,10 +1,11 @@
-// One accepted socket as a byte stream, plain or TLS: what HTTP/2 and HTTP/1.1 both stand on.
+// One connected socket as a byte stream, plain or TLS: what HTTP/2, HTTP/1.1 and the frames of ranks stand on.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/unique_fd.h"
 #include "net/buffer.h"
@@ -50,8 +51,11 @@ class Connection : private IoHandler, private Flushable {
 
   void Close();
 
+  // Why the TLS handshake failed; empty if it did not.
+  const std::string& handshake_failure() const { return handshake_failure_; }
+
  protected:
-  // Registers with the loop. Call once, when the derived class is ready for OnBytes().
+  // Registers with the loop. Call once, when the derived class is ready for OnBytes(). A TLS client speaks first.
   void Start();
 
   virtual void OnBytes(std::span<const uint8_t> bytes) = 0;
@@ -96,10 +100,12 @@ class Connection : private IoHandler, private Flushable {
   UniqueFd socket_;
   std::unique_ptr<TlsStream> tls_;
   OutputQueue output_;
+  std::string handshake_failure_;
   int64_t last_progress_ns_ = 0;
   TimerId linger_timer_ = 0;
   TimerId read_again_timer_ = 0;
-  uint32_t interest_ = 0;  // what epoll is told
+  uint32_t interest_ = 0;      // what epoll is told
+  bool speaks_first_ = false;  // the client's side of TLS
   bool started_ = false;
   bool paused_ = false;
   bool ended_ = false;      // the peer's end was seen

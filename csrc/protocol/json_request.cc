@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "protocol/json_direct.h"
 #include "protocol/json_value.h"
 #include "protocol/json_walk.h"
 
@@ -32,7 +33,6 @@ struct JsonRequestParser::Impl {
   bool CheckAllFound(size_t first);
   bool SkipIgnored(ondemand::value value, int depth);
 
-  size_t FindInput(std::string_view key, size_t expected) const;
   bool Refuse(std::string_view what);
   std::string Place() const;
 
@@ -67,6 +67,11 @@ Status JsonRequestParser::Impl::Parse(std::span<const uint8_t> body, const Metho
   in_list_ = in_instance_ = false;
   input_ = {};
   refusal_.clear();
+  values_.Begin(body);
+  if (JsonDirectReader(body, signature, kMaxTensors, &values_, instances).Read()) {
+    return Status::Ok();
+  }
+  instances->Clear();
   values_.Begin(body);
   if (ReadDocument(body)) {
     return Status::Ok();
@@ -209,7 +214,7 @@ bool JsonRequestParser::Impl::ReadInputs(ondemand::object object, size_t first, 
       return false;
     }
     empty = false;
-    const size_t index = FindInput(key, expected);
+    const size_t index = FindInput(*signature_, key, expected);
     if (index == signature_->inputs.size()) {
       if (!SkipIgnored(field.value(), in_list_ ? 3 : 2)) {
         return false;
@@ -243,16 +248,6 @@ bool JsonRequestParser::Impl::CheckAllFound(size_t first) {
 
 bool JsonRequestParser::Impl::SkipIgnored(ondemand::value value, int depth) {
   return walker_.Skip(value, kMaxDepth - depth);
-}
-
-// signature_->inputs.size() for a key that is no input. Clients send inputs in the same order again and again, so the
-// one after the last is tried first.
-size_t JsonRequestParser::Impl::FindInput(std::string_view key, size_t expected) const {
-  const std::vector<std::string>& inputs = signature_->inputs;
-  if (expected < inputs.size() && key == inputs[expected]) {
-    return expected;
-  }
-  return static_cast<size_t>(std::find(inputs.begin(), inputs.end(), key) - inputs.begin());
 }
 
 bool JsonRequestParser::Impl::Refuse(std::string_view what) {

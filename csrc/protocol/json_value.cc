@@ -84,22 +84,65 @@ bool JsonValueReader::ReadNumber(ondemand::value value, TensorView* tensor) {
   if (!ScanNumber(TextOf(value), &number) || !TokenEndsAt(value.raw_json_token(), number.end)) {
     return !Fails(simdjson::NUMBER_ERROR);
   }
-  uint8_t* out = Align();
-  float real = 0;
-  int32_t integer = 0;
-  const DataType type = number.real ? DataType::kFloat32 : DataType::kInt32;
-  if (number.real ? !ToFloat32(number, &real) : !ToInt32(number, &integer)) {
+  if (!StoreNumber(number, tensor)) {
     ArrayResult result;
     result.defect = ArrayDefect::kOutOfRange;
     result.at = number.begin;
-    return RefuseArray(result, type);
+    return RefuseArray(result, number.real ? DataType::kFloat32 : DataType::kInt32);
+  }
+  return true;
+}
+
+// False if its type cannot hold it.
+bool JsonValueReader::StoreNumber(const ScannedNumber& number, TensorView* tensor) {
+  uint8_t* out = Align();
+  float real = 0;
+  int32_t integer = 0;
+  if (number.real ? !ToFloat32(number, &real) : !ToInt32(number, &integer)) {
+    return false;
   }
   if (number.real) {
     std::memcpy(out, &real, sizeof(real));
   } else {
     std::memcpy(out, &integer, sizeof(integer));
   }
-  Finish(out, out + 4, type, tensor);
+  Finish(out, out + 4, number.real ? DataType::kFloat32 : DataType::kInt32, tensor);
+  return true;
+}
+
+bool JsonValueReader::ReadPlain(const uint8_t** text, TensorView* tensor) {
+  const uint8_t* const p = *text;
+  if (*p == '[') {
+    const ArrayStart start = PeekArray(p);
+    if (start.defect != ArrayDefect::kNone || start.type == DataType::kUnknown) {
+      return false;
+    }
+    ArrayResult result;
+    uint8_t* const out = Align();
+    ReadArray(p, start, out, &result);
+    if (result.defect != ArrayDefect::kNone) {
+      return false;
+    }
+    FinishArray(out, start, result, tensor);
+    *text = result.text_end;
+    return true;
+  }
+  if (*p == 't' || *p == 'f') {
+    const std::string_view word = *p == 't' ? "true" : "false";
+    if (std::memcmp(p, word.data(), word.size()) != 0) {
+      return false;
+    }
+    uint8_t* const out = Align();
+    *out = static_cast<uint8_t>(*p == 't');
+    Finish(out, out + 1, DataType::kBool, tensor);
+    *text = p + word.size();
+    return true;
+  }
+  ScannedNumber number;
+  if (!ScanNumber(p, &number) || !StoreNumber(number, tensor)) {
+    return false;
+  }
+  *text = number.end;
   return true;
 }
 
@@ -132,9 +175,7 @@ bool JsonValueReader::ReadArrayValue(ondemand::value value, TensorView* tensor) 
   if (reinterpret_cast<const uint8_t*>(raw.data() + raw.size()) < result.text_end) {
     return !Fails(simdjson::TAPE_ERROR);
   }
-  Finish(out, result.out_end, start.type, tensor);
-  tensor->rank = static_cast<uint8_t>(start.rank);
-  std::copy_n(result.dims, start.rank, tensor->dims);
+  FinishArray(out, start, result, tensor);
   return true;
 }
 
@@ -303,6 +344,13 @@ void JsonValueReader::Finish(uint8_t* begin, uint8_t* end, DataType type, Tensor
   tensor->bytes = static_cast<uint64_t>(end - begin);
   tensor->dtype = type;
   next_ = end;
+}
+
+void JsonValueReader::FinishArray(uint8_t* begin, const ArrayStart& start, const ArrayResult& result,
+                                  TensorView* tensor) {
+  Finish(begin, result.out_end, start.type, tensor);
+  tensor->rank = static_cast<uint8_t>(start.rank);
+  std::copy_n(result.dims, start.rank, tensor->dims);
 }
 
 bool JsonValueReader::Refuse(std::string what, std::string position) {

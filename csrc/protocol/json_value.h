@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "protocol/json_array.h"
+#include "protocol/json_number.h"
 #include "protocol/json_walk.h"
 #include "tensor/tensor_view.h"
 
@@ -27,6 +28,9 @@ class JsonValueReader {
   void Begin(std::span<const uint8_t> text);
   // Fills an empty TensorView. Text without escapes is left where it is, in the document.
   bool Read(simdjson::ondemand::value value, TensorView* tensor);
+  // A number, true, false or an array of them at *text, without the walker; moves *text behind it. False if it is
+  // anything else or has a defect, which is then for Read() to tell. The document ends in a closing bracket.
+  bool ReadPlain(const uint8_t** text, TensorView* tensor);
 
   const Refusal& refusal() const { return refusal_; }
   // A value as an error message shows it: its first characters.
@@ -38,6 +42,7 @@ class JsonValueReader {
  private:
   bool ReadBool(simdjson::ondemand::value value, TensorView* tensor);
   bool ReadNumber(simdjson::ondemand::value value, TensorView* tensor);
+  bool StoreNumber(const ScannedNumber& number, TensorView* tensor);
   bool ReadArrayValue(simdjson::ondemand::value value, TensorView* tensor);
   bool ReadTextArray(simdjson::ondemand::value value, TensorView* tensor);
   bool ReadText(simdjson::ondemand::value value, TensorView* tensor);
@@ -51,6 +56,7 @@ class JsonValueReader {
   bool RefuseArray(const ArrayResult& result, DataType type);
   uint8_t* Align();
   void Finish(uint8_t* begin, uint8_t* end, DataType type, TensorView* tensor);
+  void FinishArray(uint8_t* begin, const ArrayStart& start, const ArrayResult& result, TensorView* tensor);
 
   JsonWalker& walker_;
   // Twice the document's size always suffices: the text of a tensor, with its key and a comma, has at least half as

@@ -137,8 +137,8 @@ Status ReadReplyBlock(const uint8_t* slab, uint64_t slab_bytes, uint64_t offset,
       continue;  // the tensor records of a failed instance are not written
     }
     for (uint32_t j = 0; j < found->outputs; ++j) {
-      const Status status = CheckTensor(found->tensors()[uint64_t{i} * found->outputs + j], begin, end);
-      if (!status.ok()) {
+      const TensorRecord& tensor = found->tensors()[uint64_t{i} * found->outputs + j];
+      if (Status status = CheckTensor(tensor, begin, end); !status.ok()) {
         return status;
       }
     }

@@ -38,7 +38,7 @@ TEST(BufferTest, MovedFromIsEmpty) {
   first.Append("abc", 3);
   Buffer second = std::move(first);
   EXPECT_EQ(Text(second), "abc");
-  EXPECT_EQ(first.size(), 0u);
+  EXPECT_EQ(first.size(), 0u);  // NOLINT(bugprone-use-after-move): it is what is tested
   EXPECT_EQ(first.capacity(), 0u);
   first.Append("x", 1);
   second = std::move(first);

@@ -125,7 +125,7 @@ TEST_F(GrpcHostileTest, FloodsOfOtherCheapFramesAreCalmed) {
     EXPECT_TRUE(IsEnded(&client));
   }
   H2Client client(port());
-  const int32_t id = client.Start(H2Client::Grpc(kEcho), "\0", false);
+  const int32_t id = client.Start(H2Client::Grpc(kEcho), std::string(1, '\0'), false);
   const std::string empty = RawFrame(NGHTTP2_DATA, 0, static_cast<uint32_t>(id), "");
   EXPECT_TRUE(Flood(&client, Repeat(empty, 100), 1000));
   EXPECT_EQ(client.goaway_error, kEnhanceYourCalm);

@@ -416,7 +416,7 @@ TEST_F(GrpcServerTest, LostConnectionCancelsItsCalls) {
     for (int i = 0; i < 10; ++i) {
       client.Start(H2Client::Grpc("/t/Hold"), Frame("x"));
     }
-    client.Start(H2Client::Grpc("/t/Hold"), "\0\0", false);  // half a request is not a call
+    client.Start(H2Client::Grpc("/t/Hold"), std::string(2, '\0'), false);  // half a request is not a call
     ASSERT_TRUE(client.RunUntil([&] { return service.held == 10; }));
   }
   EXPECT_TRUE(Eventually([&] { return service.cancelled == 10 && connections() == 0; }));

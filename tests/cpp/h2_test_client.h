@@ -247,9 +247,8 @@ class H2Client {
   void Receive() {
     std::vector<uint8_t> bytes(256 << 10);
     const ssize_t got = recv(fd_, bytes.data(), bytes.size(), MSG_DONTWAIT);
-    if (got == 0 || (got < 0 && errno != EAGAIN)) {
-      ended = true;
-    } else if (got > 0 && nghttp2_session_mem_recv(session_, bytes.data(), static_cast<size_t>(got)) < 0) {
+    const bool closed = got == 0 || (got < 0 && errno != EAGAIN);
+    if (closed || (got > 0 && nghttp2_session_mem_recv(session_, bytes.data(), static_cast<size_t>(got)) < 0)) {
       ended = true;
     }
   }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <string>
 
@@ -48,6 +49,67 @@ class JsonRequest : public testing::Test {
   RequestInstances request_;
   std::unique_ptr<PaddedText> body_;
 };
+
+// Most requests are read without an index of the text; one more key with an escape makes the parser use one.
+TEST_F(JsonRequest, TheShortWayAndTheLongOneReadTheSame) {
+  std::mt19937 random(5);
+  const auto pick = [&random](std::initializer_list<const char*> words) {
+    return std::string(words.begin()[random() % words.size()]);
+  };
+  int accepted = 0;
+  for (int i = 0; i < 30'000; ++i) {
+    const auto value = [&] {
+      const std::string item = pick({"1", "-7", "1.5", "-0.25", "1e3", "true", "false", "12345.678"});
+      const std::string row = "[" + item + pick({",", ", ", " ,"}) + item + "]";
+      return pick({item.c_str(), row.c_str(), ("[" + row + "]").c_str(), "\"text\""});
+    };
+    std::string text = "{" + pick({"", " "}) + "\"instances\":" + pick({"", " ", "\n"}) + "[";
+    for (size_t count = 1 + random() % 3; count > 0; --count) {
+      text += R"({"x1":)" + value() + pick({",", ", "}) + R"("x2":)" + value() + pick({"}", " }"});
+      text += count > 1 ? pick({",", " , "}) : "";
+    }
+    text += pick({"]}", "] }", "]}\n"});
+    if (random() % 2 == 0) {
+      text[random() % text.size()] = pick({"{", "}", "[", "]", ",", ":", "\"", "1", "-", " ", "t", "\\"})[0];
+    }
+    const Status status = Parse(text);
+    const RequestInstances first = request_;
+    std::vector<std::string> values;
+    for (const TensorView& tensor : first.tensors) {
+      values.emplace_back(reinterpret_cast<const char*>(tensor.data), tensor.bytes);
+    }
+    accepted += status.ok();
+    if (text[0] != '{') {
+      continue;
+    }
+    const Status other = Parse(text.insert(1, R"("z":"\n",)"));
+    ASSERT_EQ(status.ok(), other.ok()) << text << ": " << status.message() << other.message();
+    if (!status.message().starts_with("The request body is not valid JSON")) {
+      ASSERT_EQ(status.message(), other.message()) << text;
+    }
+    ASSERT_EQ(request_.tensors.size(), values.size()) << text;
+    for (size_t k = 0; k < values.size(); ++k) {
+      const TensorView& tensor = request_.tensors[k];
+      ASSERT_EQ(tensor.dtype, first.tensors[k].dtype) << text;
+      ASSERT_TRUE(std::ranges::equal(tensor.shape(), first.tensors[k].shape())) << text;
+      ASSERT_EQ(std::string(reinterpret_cast<const char*>(tensor.data), tensor.bytes), values[k]) << text;
+    }
+  }
+  EXPECT_GT(accepted, 10'000);
+  EXPECT_LT(accepted, 29'000);
+}
+
+// What stands behind the body in memory may well complete it.
+TEST_F(JsonRequest, NothingIsReadBehindTheBody) {
+  signature_.inputs = {"x"};
+  const std::string text = R"({"instances":[{"x":[1.25,2.5]},{"x":[3.0,4.0]},{"x":true}]})";
+  const PaddedText all(text + text);
+  for (size_t length = 0; length < text.size(); ++length) {
+    const Status status = parser_.Parse(all.bytes().first(length), signature_, &request_);
+    EXPECT_EQ(status.kind(), ErrorKind::kInvalidInput) << length;
+  }
+  EXPECT_FALSE(parser_.Parse(all.bytes(), signature_, &request_).ok());
+}
 
 TEST_F(JsonRequest, InstancesComeInOrderWithInputsInTheSignaturesOrder) {
   ASSERT_TRUE(Parse(R"({"instances":[{"x1":1,"x2":[1.5,2.5]},{"x2":[3.5,4.5],"x1":2}]})").ok());

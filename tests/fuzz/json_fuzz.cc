@@ -1,5 +1,6 @@
-// JSON requests: nothing crashes, views stay inside, what is accepted is consistent, and a reply made from the
-// tensors is JSON that is accepted again.
+// JSON requests: nothing crashes, views stay inside, what is accepted is consistent, the short way and the long one
+// read the same tensors, and a reply made from the tensors is JSON that is accepted again.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -26,6 +27,29 @@ Buffer Padded(const uint8_t* data, size_t size) {
   return buffer;
 }
 
+// An accepted text with one more key that has an escape, which takes the long way.
+std::string WithEscape(const uint8_t* data, size_t size) {
+  std::string text(reinterpret_cast<const char*>(data), size);
+  return text.insert(text.find('{') + 1, R"("z":"\n",)");
+}
+
+bool Equal(const TensorView& a, const TensorView& b) {
+  return a.dtype == b.dtype && a.rank == b.rank && std::equal(a.dims, a.dims + a.rank, b.dims) && a.bytes == b.bytes &&
+         std::memcmp(a.data, b.data, a.bytes) == 0;
+}
+
+void RequireSameByTheLongWay(const uint8_t* data, size_t size, const MethodSignature& signature,
+                             const RequestInstances& expected) {
+  static JsonRequestParser parser;
+  static RequestInstances request;
+  const std::string text = WithEscape(data, size);
+  const Buffer body = Padded(reinterpret_cast<const uint8_t*>(text.data()), text.size());
+  Require(parser.Parse(body.bytes(), signature, &request).ok());
+  Require(std::equal(request.tensors.begin(), request.tensors.end(), expected.tensors.begin(), expected.tensors.end(),
+                     Equal));
+  parser.Trim(1 << 16);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -38,6 +62,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Require(!status.ok() || is_json);
   Require(status.ok() == (request.count > 0));
   Require(request.tensors.size() == request.count * 2);
+  if (status.ok()) {
+    RequireSameByTheLongWay(data, size, signature, request);
+  }
   Buffer reply;
   for (size_t i = 0; i < request.count; ++i) {
     const std::span outputs(request.tensors.data() + 2 * i, 2);

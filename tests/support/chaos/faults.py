@@ -151,11 +151,18 @@ class Faults:
     def _order(self, order: str) -> Answer:
         # Other numbers each time: inputs on which workers have died before are refused.
         one = {"order": np.asarray(order), "x": self._random.random(3, np.float32)}
+        request = encode(Request("python", "ordered", [one], []))
+        deadline = time.monotonic() + PATIENCE
         with grpc.insecure_channel(
             self._world.server.grpc_address, options=[("grpc.use_local_subchannel_pool", 1)]
         ) as channel:
-            call = channel.unary_unary(PATH)
-            return decode(call(encode(Request("python", "ordered", [one], [])), timeout=PATIENCE))
+            while True:
+                try:
+                    return decode(channel.unary_unary(PATH)(request, timeout=PATIENCE))
+                except grpc.RpcError as error:  # refused while a burst fills the queue: not taken, so it may come again
+                    if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > deadline:
+                        raise
+                time.sleep(0.2)
 
     # -------------------------------------------------------------------------------------- the whole server
     def start_anew(self) -> None:

@@ -1,0 +1,277 @@
+// What becomes of a group of ranks when one of its processes, or a connection, does not do what it should.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rank_server_fixture.h"
+
+namespace msserving {
+namespace {
+
+using testing::AllReduce;
+using testing::FloatInfo;
+using testing::Floats;
+using testing::FunctionSession;
+using testing::kPatienceNs;
+using testing::RankServerTest;
+using testing::Sessions;
+using testing::WaitUntil;
+
+constexpr float kHang = -1;  // as in a collective that nobody else comes to
+constexpr float kFail = -2;
+constexpr float kDiffer = -4;  // as each rank was told
+constexpr float kExtend = -3;  // answers with one element more
+
+// Gives its input back, or misbehaves as the first element says.
+class RankFailureTest : public RankServerTest {
+ protected:
+  Sessions Rank(bool misbehaves, float differs = 0) {
+    return {std::make_shared<FunctionSession>(
+        std::vector<TensorInfo>{FloatInfo({-1})}, FloatInfo({-1}),
+        [this, misbehaves, differs](std::span<const MsServingTensor> given, std::vector<float>* out,
+                                    std::vector<int64_t>* dims) {
+          *out = Floats(given[0]);
+          float order = misbehaves && !out->empty() ? (*out)[0] : 0;
+          order = order == kDiffer ? differs : order;
+          if (order == kHang) {
+            float nothing = 0;
+            hang_.Sum(&nothing);
+          }
+          if (order == kFail) {
+            return Status(ErrorKind::kStageFailed, "no room");
+          }
+          if (order == kExtend) {
+            out->push_back(0);
+          }
+          dims->push_back(static_cast<int64_t>(out->size()));
+          return Status::Ok();
+        })};
+  }
+
+  std::shared_ptr<Session> ReadySession() {
+    ExpectReady();
+    std::shared_ptr<Session> session;
+    EXPECT_TRUE(server_->MakeSession(0, &session).ok());
+    return session;
+  }
+
+  void TearDown() override {
+    hang_.GiveUp();
+    RankServerTest::TearDown();
+  }
+
+  AllReduce hang_{1000};
+};
+
+TEST_F(RankFailureTest, ARankThatFailsFailsTheRunAloneIfTheOthersFinish) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kFail, 1}, {2}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kStageFailed);
+  EXPECT_EQ(status.message(), "rank 1 on here failed: no room");
+  EXPECT_TRUE(Run(session.get(), {4, 1}, {2}, &result).ok());
+  EXPECT_EQ(result, (std::vector<float>{4, 1}));
+  EXPECT_EQ(server_->Failure(), "");
+}
+
+TEST_F(RankFailureTest, ASilentRankIsNamedWhenItsTimeIsOver) {
+  options_.rank_timeout_ns = 300 * kNanosPerMilli;
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::atomic<int> told{0};
+  server_->WhenFailed([&told] { ++told; });
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kHang}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here did not answer within 300 ms (rank_timeout_seconds)");
+  EXPECT_EQ(server_->Failure(), status.message());
+  EXPECT_TRUE(WaitUntil([&] { return told == 1; }));
+  EXPECT_EQ(Run(session.get(), {1}, {1}, &result).message(), status.message());
+  EXPECT_EQ(agents_[0]->Join(), "worker gone");
+  // The one that is stuck does not return: its process would have been ended.
+  EXPECT_TRUE(WaitUntil([&] { return agents_[1]->forced() == "worker gone"; }));
+}
+
+TEST_F(RankFailureTest, ASilentRankOnAnotherMachineIsNamedWhenItsTimeIsOver) {
+  options_.rank_timeout_ns = 300 * kNanosPerMilli;
+  StartServer(2);
+  StartRanks({Rank(true), Rank(false)}, testing::Path::kTcp);
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kHang}, {1}, &result);
+  EXPECT_EQ(status.message(), "rank 0 on here did not answer within 300 ms (rank_timeout_seconds)");
+}
+
+TEST_F(RankFailureTest, AFailedRankWhoseOthersHangEndsTheGroup) {
+  options_.grace_ns = 200 * kNanosPerMilli;
+  StartServer(3);
+  StartRanks({Rank(true, kHang), Rank(false), Rank(true, kFail)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kDiffer}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 2 on here failed: no room; rank 0 on here did not finish");
+}
+
+TEST_F(RankFailureTest, AnAnswerOfAnotherShapeThanTheOthersEndsTheGroup) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kExtend}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here has answered with kMSI_Float32[2], rank 0 on here with kMSI_Float32[1]");
+  EXPECT_EQ(server_->Failure(), status.message());
+}
+
+TEST_F(RankFailureTest, OtherShapesInOtherStagesAreFine) {
+  StartServer(2, 2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kExtend}, {1}, &result);
+  EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(result, (std::vector<float>{kExtend, 0}));
+}
+
+TEST_F(RankFailureTest, AnAgentThatDiesWhileLoadingFailsTheStartWithItsLastWords) {
+  StartServer(2);
+  launcher_ = Connect();
+  launcher_->Claim({0, 1}, "here", "");
+  EXPECT_EQ(Next(launcher_.get()).kind, LauncherEvent::Kind::kLaunch);
+  launcher_->AgentDied(1, "exit code 1: cannot open rank1.mindir");
+  std::string text;
+  EXPECT_EQ(server_->WaitReady(kPatienceNs, &text), RankServer::State::kFailed);
+  EXPECT_EQ(text, "rank 1 on here has died: exit code 1: cannot open rank1.mindir");
+  EXPECT_EQ(server_->Failure(), "");  // it has never been ready
+}
+
+TEST_F(RankFailureTest, ALauncherThatGoesBeforeAllIsReadyOnlyStartsTheGatheringAnew) {
+  StartServer(2);
+  launcher_ = Connect();
+  launcher_->Claim({0, 1}, "here", "");
+  const std::string old_token = Next(launcher_.get()).token;
+  launcher_.reset();
+  // Its ranks are free again as soon as its end is known.
+  LauncherEvent event;
+  EXPECT_TRUE(WaitUntil([&] {
+    launcher_ = Connect();
+    launcher_->Claim({0, 1}, "here", "");
+    bool found = false;
+    return launcher_->NextEvent(kPatienceNs, &found, &event).ok() && found &&
+           event.kind == LauncherEvent::Kind::kLaunch;
+  }));
+  EXPECT_NE(event.token, old_token);
+  testing::AgentThread late(AgentOptions(0, old_token), Rank(false));
+  EXPECT_EQ(late.Join(), "refused: an agent for rank 0 does not show this start's token");
+  testing::AgentThread first(AgentOptions(0, event.token), Rank(false));
+  testing::AgentThread second(AgentOptions(1, event.token), Rank(false));
+  ExpectReady();
+  server_->Stop("done");
+}
+
+TEST_F(RankFailureTest, ARankIsClaimedOnce) {
+  StartServer(2);
+  launcher_ = Connect();
+  launcher_->Claim({0}, "first", "");
+  EXPECT_TRUE(
+      WaitUntil([&] { return server_->Progress() == "0 of 2 ranks are ready; no launcher has claimed rank 1"; }));
+  // A launcher of the same process would replace the first one, so this one is another process's.
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    RankLauncher other(WorkerAddress{server_->address(), {}});
+    std::string configuration;
+    bool found = false;
+    LauncherEvent event;
+    const bool refused = other.Connect(kPatienceNs, &configuration).ok() &&
+                         (other.Claim({1, 0}, "second", ""), other.NextEvent(kPatienceNs, &found, &event).ok()) &&
+                         found && event.kind == LauncherEvent::Kind::kRefused &&
+                         event.reason == "rank 0 is claimed from second, but it is claimed already, from first";
+    _exit(refused ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  EXPECT_EQ(server_->Progress(), "0 of 2 ranks are ready; no launcher has claimed rank 1");
+}
+
+TEST_F(RankFailureTest, AClaimOfARankThatDoesNotExistIsRefused) {
+  StartServer(2);
+  launcher_ = Connect();
+  launcher_->Claim({1, 2}, "here", "");
+  const LauncherEvent event = Next(launcher_.get());
+  EXPECT_EQ(event.kind, LauncherEvent::Kind::kRefused);
+  EXPECT_EQ(event.reason, "rank 2 is claimed from here, but there are 2 ranks");
+}
+
+TEST_F(RankFailureTest, ALauncherThatComesAgainReplacesItsFormerSelf) {
+  StartServer(2);
+  auto former = Connect();
+  former->Claim({0, 1}, "here", "");
+  EXPECT_EQ(Next(former.get()).kind, LauncherEvent::Kind::kLaunch);
+  EXPECT_TRUE(WaitUntil([&] {
+    launcher_ = Connect();
+    launcher_->Claim({0, 1}, "here", "");
+    bool found = false;
+    LauncherEvent event;
+    return launcher_->NextEvent(kPatienceNs, &found, &event).ok() && found &&
+           event.kind == LauncherEvent::Kind::kLaunch;
+  }));
+  bool found = false;
+  LauncherEvent event;
+  EXPECT_EQ(former->NextEvent(kPatienceNs, &found, &event).kind(), ErrorKind::kCancelled);
+}
+
+TEST_F(RankFailureTest, AnAgentWithoutTheTokenIsRefused) {
+  StartServer(1);
+  launcher_ = Connect();
+  launcher_->Claim({0}, "here", "");
+  const std::string token = Next(launcher_.get()).token;
+  testing::AgentThread stranger(AgentOptions(0, std::string(32, '0')), Rank(false));
+  EXPECT_EQ(stranger.Join(), "refused: an agent for rank 0 does not show this start's token");
+  testing::AgentThread other(AgentOptions(7, token), Rank(false));
+  EXPECT_EQ(other.Join(), "refused: rank 7 does not exist");
+  testing::AgentThread right(AgentOptions(0, token), Rank(false));
+  ExpectReady();
+  testing::AgentThread second(AgentOptions(0, token), Rank(false));
+  EXPECT_EQ(second.Join(), "refused: rank 0 has an agent already");
+  server_->Stop("done");
+}
+
+TEST_F(RankFailureTest, ModelsThatDoNotFitTogetherFailTheStart) {
+  StartServer(2);
+  const auto rank = [](int64_t columns) {
+    return Sessions{std::make_shared<FunctionSession>(
+        std::vector<TensorInfo>{FloatInfo({4, columns})}, FloatInfo({4, 1}),
+        [](std::span<const MsServingTensor>, std::vector<float>*, std::vector<int64_t>*) { return Status::Ok(); })};
+  };
+  StartRanks({rank(2), rank(3)});
+  std::string text;
+  EXPECT_EQ(server_->WaitReady(kPatienceNs, &text), RankServer::State::kFailed);
+  EXPECT_EQ(text,
+            "the inputs of sub-graph 0 disagree: rank 0 on here has kMSI_Float32[4, 2] (rank.mindir), rank 1 on here "
+            "has kMSI_Float32[4, 3] (rank.mindir)");
+}
+
+TEST_F(RankFailureTest, AnAddressInUseIsNamed) {
+  StartServer(1);
+  std::unique_ptr<RankServer> second;
+  RankServerOptions options;
+  options.address = server_->address();
+  const Status status = RankServer::Create(options, &second);
+  EXPECT_FALSE(status.ok());
+  EXPECT_NE(status.message().find(server_->address()), std::string::npos) << status.message();
+}
+
+}  // namespace
+}  // namespace msserving
