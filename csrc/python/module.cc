@@ -13,6 +13,7 @@ namespace msserving {
 void BindRanks(pybind11::module_& m);
 void BindServer(pybind11::module_& m);
 void BindWorker(pybind11::module_& m);
+void BindAgent(pybind11::module_& m);
 }  // namespace msserving
 
 PYBIND11_MODULE(_core, m) {
@@ -41,4 +42,5 @@ PYBIND11_MODULE(_core, m) {
   msserving::BindServer(m);
   msserving::BindRanks(m);
   msserving::BindWorker(m);
+  msserving::BindAgent(m);
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "python/model_key.h"
 #include "python/python_session.h"
 #include "python/rank_bindings.h"
 #include "python/session_conversions.h"
@@ -75,19 +76,6 @@ py::dict DictFrom(const StageStats& stage) {
     dict["splits"] = stage.model.splits;
   }
   return dict;
-}
-
-py::bytes DecryptToBytes(const std::string& path, const Secret& key, const std::string& mode) {
-  std::string content;
-  Status status;
-  {
-    py::gil_scoped_release no_gil;
-    status = DecryptModelFile(path, key, mode, &content);
-  }
-  if (!status.ok()) {
-    throw py::value_error(status.message());
-  }
-  return content;
 }
 
 // Set up and run from the thread that made it; request_stop() and stats() from any.

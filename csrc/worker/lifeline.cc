@@ -14,17 +14,14 @@
 #include "tensor/exchange.h"
 
 namespace msserving {
-namespace {
 
-[[noreturn]] void KillEverything() {
+void KillProcessGroup() {
   if (getpgrp() == getpid()) {
-    kill(0, SIGKILL);  // and what the user's code has started
+    kill(0, SIGKILL);
   }
   kill(getpid(), SIGKILL);
   _exit(1);
 }
-
-}  // namespace
 
 Lifeline::~Lifeline() {
   if (thread_.joinable()) {
@@ -74,7 +71,7 @@ void Lifeline::Run() {
   if (poll(watched, 1, kLeaveMs) > 0) {
     return;
   }
-  KillEverything();
+  KillProcessGroup();
 }
 
 }  // namespace msserving

@@ -10,6 +10,9 @@
 
 namespace msserving {
 
+// Kills this process, with its process group if it leads one: with what the user's code has started.
+[[noreturn]] void KillProcessGroup();
+
 // Takes no lock, knows nothing of Python and needs no other thread, so it works while user code holds the GIL and while
 // a model runs for minutes. Start() once, from any thread.
 class Lifeline {

@@ -62,7 +62,7 @@ def test_agent_ip_and_rank_start_say_it_without_looking():
 
 def test_this_machine_has_its_loopback_addresses_and_no_others():
     assert is_local("127.0.0.1") and is_local("127.0.0.77")
-    assert not is_local("192.0.2.1")  # reserved for documentation
+    assert not is_local("240.0.0.1")  # reserved, of no machine
     assert not is_local("no such name")
 
 
@@ -72,8 +72,8 @@ def test_the_first_free_port_is_taken():
         assert first_free_port("127.0.0.1", port) > port
         with pytest.raises(RuntimeError, match=rf"No port from agent_start_port {port} on is free on 127.0.0.1"):
             first_free_port("127.0.0.1", port, port)
-    with pytest.raises(RuntimeError, match=r"'192.0.2.1' of the ranks is not of this machine"):
-        first_free_port("192.0.2.1", 7000)
+    with pytest.raises(RuntimeError, match=r"'240.0.0.1' of the ranks is not of this machine"):
+        first_free_port("240.0.0.1", 7000)
 
 
 # ---- files

@@ -1,10 +1,11 @@
 """Which versions are loaded when, against a native server that only notes what it is told."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from mindspore_serving.server import ServableStartConfig
+from mindspore_serving.server import ServableStartConfig, _launch
 from mindspore_serving.server._versions import RunningVersions
 
 
@@ -35,6 +36,10 @@ class RecordingNative:
         return json.dumps({"models": [{"file": file} for file in self.models]})
 
 
+def plan(versions, configs):
+    return versions.take(_launch.plan_servables(configs, Path("/logs")))
+
+
 @pytest.fixture
 def native():
     return RecordingNative()
@@ -46,7 +51,7 @@ def running(tmp_path, native):
     (tmp_path / "add" / "1").mkdir(parents=True)
     (tmp_path / "add" / "servable_config.py").write_text("")
     versions = RunningVersions(native, tmp_path / "serving_logs", lambda doing: None)
-    versions.start(versions.plan([ServableStartConfig(str(tmp_path), "add", 0)]), later=False)
+    versions.start(plan(versions, [ServableStartConfig(str(tmp_path), "add", 0)]), later=False)
     return versions
 
 
@@ -112,17 +117,17 @@ def test_the_end_of_the_script_is_not_swallowed_while_a_version_is_taken_back(tm
 
 def test_a_running_version_or_another_directory_is_refused(tmp_path, native, running):
     with pytest.raises(RuntimeError, match="has been called already and is running servable 'add' version 1"):
-        running.plan([ServableStartConfig(str(tmp_path), "add", 1, version_number=1)])
+        plan(running, [ServableStartConfig(str(tmp_path), "add", 1, version_number=1)])
     (tmp_path / "elsewhere" / "add" / "4").mkdir(parents=True)
     (tmp_path / "elsewhere" / "add" / "servable_config.py").write_text("")
     with pytest.raises(RuntimeError, match="directory of servable 'add' differs from that of the running version 1"):
-        running.plan([ServableStartConfig(str(tmp_path / "elsewhere"), "add", 1)])
+        plan(running, [ServableStartConfig(str(tmp_path / "elsewhere"), "add", 1)])
     assert native.added == [("add", 1, False)]
 
 
 def test_stopping_takes_the_newest_unless_told(tmp_path, native, running):
     (tmp_path / "add" / "2").mkdir()
-    running.start(running.plan([ServableStartConfig(str(tmp_path), "add", 0, version_number=2)]), later=True)
+    running.start(plan(running, [ServableStartConfig(str(tmp_path), "add", 0, version_number=2)]), later=True)
     running.stop("add", 0, 5.0)
     assert native.retired == [(2, 5.0)]
     with pytest.raises(RuntimeError, match="'add' version 2 is not running: its versions 1 are"):

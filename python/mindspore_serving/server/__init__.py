@@ -4,7 +4,7 @@ A servable is a directory with a ``servable_config.py``, which says what is done
 (``mindspore_serving.server.register``), and one directory with model files for each version.
 """
 
-from mindspore_serving.server import master, register
+from mindspore_serving.server import distributed, master, register
 from mindspore_serving.server._limits import ServerLimits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._server import (
@@ -21,6 +21,7 @@ __all__ = [
     "SSLConfig",
     "ServableStartConfig",
     "ServerLimits",
+    "distributed",
     "master",
     "register",
     "reload_servables",

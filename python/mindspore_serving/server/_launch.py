@@ -119,6 +119,24 @@ def plan_servables(configs: Iterable[ServableStartConfig], log_directory: Path) 
     return [_plan(name, version, entry, log_directory) for (name, version), entry in merged.items()]
 
 
+def plan_distributed(
+    config: ServableStartConfig, directory: Path, distributed: dict[str, object], log_directory: Path
+) -> ServablePlan:
+    """The plan of a servable whose model is run by ranks: one worker, and no version directory.
+
+    Args:
+        config: What the user asked for.
+        directory: Its servable_directory, found.
+        distributed: What the worker is told besides; JSON in the making.
+        log_directory: Where the worker's log file goes.
+    """
+    name, version = config.servable_name, config.version_number
+    worker = _plan_worker(name, version, _first(directory, None, config), 0, "distributed", log_directory, distributed)
+    if version == 1:
+        worker = replace(worker, log_file=str(log_directory / f"log_{name}_distributed.log"))
+    return ServablePlan(name, version, (worker,), directory, None, (config,))
+
+
 def plan_newest(plan: ServablePlan, log_directory: Path) -> ServablePlan:
     """What `plan` becomes with the newest version that its directory has now, for those of its configs that ask for the
     newest. There must be one, and the directory of a servable is where it was found first.
@@ -270,9 +288,15 @@ def _plan(name: str, version: int, entry: _Merged, log_directory: Path) -> Serva
 
 
 def _plan_worker(
-    name: str, version: int, entry: _Merged, device: int | None, kind: str, log_directory: Path
+    name: str,
+    version: int,
+    entry: _Merged,
+    device: int | None,
+    kind: str,
+    log_directory: Path,
+    distributed: dict[str, object] | None = None,
 ) -> WorkerPlan:
-    config = {
+    config: dict[str, object] = {
         "servable_directory": str(entry.directory),
         "servable_name": name,
         "version": version,
@@ -283,6 +307,8 @@ def _plan_worker(
         "extra": device is None,
         "has_extra_workers": entry.num_parallel_workers > max(len(entry.device_ids), 1),
     }
+    if distributed is not None:
+        config["distributed"] = distributed
     return WorkerPlan(
         label=f"{name} version {version} {kind}",
         config_json=json.dumps(config),

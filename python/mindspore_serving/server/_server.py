@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -142,22 +143,36 @@ def start_servables(
         >>> server.start_grpc_server("0.0.0.0:5500")
     """
     with StopOnError() as call:
-        call.stop_on_error = not _servables_run()
+        call.stop_on_error = not servables_run()
         configs = _launch.check_configs(servable_configs)
         if _checks.check_bool("enable_lite", enable_lite):
             warnings.warn("enable_lite has no effect: MindSpore runs the models, not MindSpore Lite", stacklevel=2)
-        running = _get_running()
-        if running.versions is None:
-            running.versions = RunningVersions(
-                running.native, Path.cwd() / _launch.LOG_DIRECTORY, running.check_interrupted
-            )
-        plans = running.versions.plan(configs)
-        running.take_signals()
-        running.versions.start(plans, later=not call.stop_on_error)
-        if running.monitor is None:
-            running.started.add("servables")
-            running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
-            running.monitor.start()
+        start_planned(
+            lambda log_directory: _launch.plan_servables(configs, log_directory), later=not call.stop_on_error
+        )
+
+
+def start_planned(plan: Callable[[Path], list[_launch.ServablePlan]], *, later: bool) -> None:
+    """Start versions and wait until requests reach them; to be called under `StopOnError`.
+
+    Args:
+        plan: Makes the plans, given the directory of log files.
+        later: Others serve already.
+
+    Raises:
+        RuntimeError: As `start_servables`.
+    """
+    running = _get_running()
+    log_directory = Path.cwd() / _launch.LOG_DIRECTORY
+    if running.versions is None:
+        running.versions = RunningVersions(running.native, log_directory, running.check_interrupted)
+    plans = running.versions.take(plan(log_directory))
+    running.take_signals()
+    running.versions.start(plans, later=later)
+    if running.monitor is None:
+        running.started.add("servables")
+        running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
+        running.monitor.start()
 
 
 def start_grpc_server(
@@ -330,7 +345,7 @@ def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
 
 def running_versions(what: str) -> RunningVersions:
     """What runs, for the public function `what`; to be called under `start_lock`."""
-    if not _servables_run():
+    if not servables_run():
         raise RuntimeError(f"{what} needs a running server: call start_servables first")
     versions = _get_running().versions
     if versions is None:
@@ -380,7 +395,8 @@ def _get_running() -> _Running:
         return _running
 
 
-def _servables_run() -> bool:
+def servables_run() -> bool:
+    """Whether this process has started servables that run."""
     with _lock:
         return _running is not None and _running.pid == os.getpid() and "servables" in _running.started
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mindspore_serving._native import load_native
 from mindspore_serving.server import _launch
-from mindspore_serving.server._servable_config import ServableStartConfig
 
 if TYPE_CHECKING:
     from mindspore_serving._core import Server as NativeServer
@@ -55,13 +54,12 @@ class RunningVersions:
         self._failed: dict[tuple[str, int], Fingerprint] = {}  # what could not be loaded, as it was then
         self._seen: dict[tuple[str, int], Fingerprint] = {}  # new versions at the last look
 
-    def plan(self, configs: Sequence[ServableStartConfig]) -> list[_launch.ServablePlan]:
-        """Check what the configs ask for.
+    def take(self, plans: list[_launch.ServablePlan]) -> list[_launch.ServablePlan]:
+        """Check plans that have been made against what runs.
 
         Raises:
-            RuntimeError: A check has failed, or a version runs already.
+            RuntimeError: A version runs already.
         """
-        plans = _launch.plan_servables(configs, self._log_directory)
         for plan in plans:
             self._check_new(plan)
         self._make_log_directory()

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from mindspore_serving.worker.stages import ServableStages
 
 logger = logging.getLogger("mindspore_serving.worker")
+
+# The exit code of a distributed worker whose ranks have failed: it is started again at once. Known to the server's
+# supervisor (csrc/server).
+RANKS_FAILED = 75
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class StartOrder:
     dec_mode: str | None  # None: no model is encrypted. The key itself stays in native memory: Worker.decrypt
     extra: bool = False  # runs Python stages only
     has_extra_workers: bool = False
+    distributed: dict[str, Any] | None = None  # rank_models.RankOrder, of a distributed servable
 
     @classmethod
     def from_json(cls, text: bytes) -> StartOrder:
@@ -48,6 +54,8 @@ class StartOrder:
     @property
     def place(self) -> str:
         """What the log calls this worker."""
+        if self.distributed is not None:
+            return "distributed"
         return "without a device" if self.extra else f"on device {self.device_id}"
 
 
@@ -77,7 +85,7 @@ def main(argv: list[str]) -> int:
         return 2
     faulthandler.enable()  # a crash in native code leaves the Python stack in the log
     core = cast(Any, load_native("_core"))
-    _set_up_logging(core)
+    set_up_logging(core)
     worker: Worker = core.Worker(int(argv[1]))
     stop_asked = False
 
@@ -95,7 +103,7 @@ def main(argv: list[str]) -> int:
         order = StartOrder.from_json(worker.receive_start())
         worker.follow_server()
         try:
-            stages = _load(worker, order)
+            stages = _load(worker, order, lambda: stop_asked)
         except BaseException as error:
             traceback.print_exc()
             worker.send_failed(
@@ -116,8 +124,14 @@ def main(argv: list[str]) -> int:
         _leave()
     finally:
         _calls.set_running(None)  # the native worker ends with this function, not with the interpreter
+    if end == "ranks failed":
+        assert stages.ranks is not None
+        print(f"The ranks have failed: {stages.ranks.failure()}", flush=True)
+        _leave(RANKS_FAILED)
     if end == "server gone":
         _leave()  # stages may still be running, and nobody waits for them
+    if stages.ranks is not None:
+        stages.ranks.stop("the server has stopped the servable")
     return 0
 
 
@@ -134,29 +148,35 @@ def _opening_lines(order: StartOrder, description: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _load(worker: Worker, order: StartOrder) -> ServableStages:
-    if order.device_id is not None:
+def _load(worker: Worker, order: StartOrder, stop_asked: Callable[[], bool]) -> ServableStages:
+    if order.device_id is not None and order.distributed is None:
         os.environ["SERVING_DEVICE_ID"] = str(order.device_id)
     _servable_module.import_servable_config(order.servable_directory, order.servable_name)
     registration = _registry.registration_of(os.path.join(order.servable_directory, order.servable_name))
     # Only now: numpy and what else the stages need, after the user's file had its chance to set things up.
     from mindspore_serving.worker.stages import ServableStages
 
-    return ServableStages(worker, order, registration)
+    return ServableStages(worker, order, registration, stop_asked)
 
 
-def _leave() -> NoReturn:
+def _leave(code: int | None = None) -> NoReturn:
+    """End at once, with all that this process has started; without a code by the signal that ends the others."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
         pass  # the server, which reads the log, is gone
-    if os.getpgrp() == os.getpid():
+    if code is None and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with what the user's code has started: nobody else ends that any more
-    os._exit(0)
+    os._exit(code or 0)
 
 
-def _set_up_logging(core: Any) -> None:
+def set_up_logging(core: Any) -> None:
+    """Let Python's log records become lines of the native log.
+
+    Args:
+        core: The native module.
+    """
     root = logging.getLogger()
     root.addHandler(_NativeLog(core))
     # The native side filters by GLOG_v.

@@ -19,7 +19,7 @@ from mindspore_serving.worker.device_options import DeviceOptions, bind_threads
 if TYPE_CHECKING:
     import numpy as np
 
-    from mindspore_serving._core import Worker
+    from mindspore_serving._core import RankAgent, Worker
     from mindspore_serving.worker.loaded_model import LoadedModel
     from mindspore_serving.worker.main import StartOrder
     from mindspore_serving.worker.session_library import TensorInfo
@@ -66,6 +66,7 @@ def load_models(worker: Worker, order: StartOrder, registration: Registration) -
     Raises:
         RuntimeError: A model does not load, or does not fit the methods.
     """
+    check_not_distributed(order, registration)
     threads = max((model.context.thread_num or 0 for model in registration.models if model.context), default=0)
     bind_threads(registration.models)
     options = DeviceOptions()
@@ -124,7 +125,7 @@ def _load_mindir(
         )
         for file in files
     ]
-    return loaded, [_open_session(worker, one) for one in loaded]
+    return loaded, [open_session(worker, one) for one in loaded]
 
 
 def _load_om(
@@ -170,9 +171,28 @@ def _told_with_servable(order: StartOrder) -> Iterator[None]:
         raise RuntimeError(_load_failed(order) + text) from error.__cause__
 
 
+def check_not_distributed(order: StartOrder, registration: Registration) -> None:
+    """Raise RuntimeError if the model is one that ranks run."""
+    if any(model.ranks is not None for model in registration.models):
+        raise RuntimeError(
+            f"Servable '{order.servable_name}' declares a distributed model by distributed.declare_servable: start it "
+            "by distributed.start_servable, not by start_servables"
+        )
+
+
 def check_counts(registration: Registration, models: Sequence[ServableModel]) -> None:
+    """Check the numbers of inputs and outputs with which methods use the models.
+
+    Raises:
+        RuntimeError: A model has others, or a sub-graph is used that it does not have.
+    """
     for (number, subgraph), counts in registration.model_counts.items():
         model = models[number]
+        if subgraph >= len(model.subgraphs):  # only of a distributed model: others are checked when they are declared
+            raise RuntimeError(
+                f"Parameter 'subgraph' should be less than {len(model.subgraphs)}, the number of sub-graphs that the "
+                f"ranks of servable '{registration.servable_name}' have loaded, but {subgraph} was given"
+            )
         loaded = model.subgraphs[subgraph]
         actual_counts = (len(loaded.inputs), len(loaded.outputs))
         for what, used, actual in zip(("inputs", "outputs"), counts, actual_counts, strict=True):
@@ -184,17 +204,27 @@ def check_counts(registration: Registration, models: Sequence[ServableModel]) ->
                 )
 
 
-def _open_session(worker: Worker, loaded: LoadedModel) -> int:
+def open_session(worker: Worker | RankAgent, loaded: LoadedModel, *, leave_when_spoilt: bool = True) -> int:
+    """Open what runs a loaded model in the native worker, or in an agent.
+
+    Args:
+        worker: Where.
+        loaded: The model.
+        leave_when_spoilt: End the process once MindSpore would refuse any other run because one has failed.
+
+    Returns:
+        The session's number.
+    """
     if loaded.session_library is not None:
         options = loaded.session_options
-        if "phases" in options:  # the mindspore library
+        if leave_when_spoilt and "phases" in options:  # the mindspore library
             options = {**options, "leave_when_spoilt": "1"}
         return worker.open_session(str(loaded.session_library), options)
     return worker.add_python_session(
         [native_info(info) for info in loaded.inputs],
         [native_info(info) for info in loaded.outputs],
         loaded.batch_sizes,
-        _leaving_when_spoilt(loaded),
+        _leaving_when_spoilt(loaded) if leave_when_spoilt else loaded.python_run,
         loaded.way,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mindspore_serving.server.register import _calls
@@ -14,7 +14,7 @@ from mindspore_serving.worker.remote_models import declare_remote_models
 from mindspore_serving.worker.servable_models import ServableModel, describe_models, load_models
 
 if TYPE_CHECKING:
-    from mindspore_serving._core import Worker
+    from mindspore_serving._core import RankServer, Worker
     from mindspore_serving.worker.main import StartOrder
 
 # A pipeline function of a servable whose model takes one instance a run still exists to work on many.
@@ -31,12 +31,23 @@ class ServableStages:
         worker: The native worker.
         order: What to load.
         registration: What the servable_config.py registered.
+        stop_asked: Says whether the worker is to stop, for what waits long.
+
+    Attributes:
+        description: What the server is told.
+        ranks: What the ranks of a distributed servable are connected to.
 
     Raises:
         RuntimeError: Nothing is registered, a model does not load, or it does not fit the methods.
     """
 
-    def __init__(self, worker: Worker, order: StartOrder, registration: Registration) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        order: StartOrder,
+        registration: Registration,
+        stop_asked: Callable[[], bool] = lambda: False,
+    ) -> None:
         if not registration.methods and not registration.pipelines:
             raise RuntimeError(
                 f"There is no method registered in {os.path.join(registration.directory, 'servable_config.py')}: "
@@ -45,8 +56,15 @@ class ServableStages:
         self._worker = worker
         self._runner = StageRunner(order.servable_directory)
         self._functions: dict[int, int] = {}  # id() of a function: its number in the runner
-        load = declare_remote_models if order.extra else load_models
-        self._models = load(worker, order, registration)
+        self.ranks: RankServer | None = None
+        if order.distributed is not None:
+            from mindspore_serving.worker.rank_models import load_rank_model
+
+            model, self.ranks = load_rank_model(worker, order, registration, stop_asked)
+            self._models = [model]
+        else:
+            load = declare_remote_models if order.extra else load_models
+            self._models = load(worker, order, registration)
         worker.set_python_stages(self._runner.capsule())
         public = registration.pipelines or registration.methods
         self._add_methods(order, registration, public)
