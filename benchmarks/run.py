@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))  # servers.py, which starts and ends servers
 
-from cases import ceilings, extra_workers, lifecycle, overload, python_stage, serving  # noqa: E402
+from cases import ceilings, distributed, extra_workers, lifecycle, overload, python_stage, serving  # noqa: E402
 from harness import load  # noqa: E402
 from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
 from harness.table import render  # noqa: E402
@@ -120,6 +120,7 @@ def main() -> int:
     env = {"BENCH_SERVABLE_DIRECTORY": str(servables), "BENCH_SERVABLES": "add,addb,big,total"}
     makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]] = {
         "serving": lambda: ServingTarget(ROOT / "benchmarks" / "server.py", WORK, env),
+        **distributed.targets(WORK),
         **extra_workers.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **ceilings.programs(arguments.build),
     }
@@ -131,6 +132,7 @@ def main() -> int:
             *overload.cases(arguments.build, WORK, env, arguments.seconds),
             *python_stage.cases(targets.get, arguments.seconds, WORK),
             *extra_workers.cases(),
+            *distributed.cases(WORK),
         ]
         if arguments.case:
             cases = [case for case in cases if any(name in case.name for name in arguments.case)]

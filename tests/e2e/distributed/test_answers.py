@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tls import Authority
 
+from certificates import Authority
 from export_rank_models import BATCH, SECRET_KEY, SQUARE, WEIGHT
 from mindspore_serving.client import Client
 from rank_servable import Code, RankServable, rows
