@@ -1,7 +1,8 @@
 """More than can be answered: what is left of the peak at twice and ten times as much, and how long the accepted take.
 
 The servable `busy` takes a millisecond of the processor for an instance, so that ten times its peak can be offered. The
-peak is found by a closed loop (64 in flight); then load/open_loop.cc sends by the clock, with a deadline of one second.
+peak is found by a closed loop (64 in flight); then load/load_generator.cc sends by the clock, with a
+deadline of one second.
 """
 
 import json
@@ -26,7 +27,7 @@ class Overload:
     """One round, when the first of its figures is asked for; the others of that repetition read it."""
 
     def __init__(self, build: Path, work: Path, env: dict[str, str], seconds: int) -> None:
-        self._generator = build / "benchmarks" / "open_loop"
+        self._generator = build / "benchmarks" / "load_generator"
         self._work = work
         self._env = {**env, "BENCH_SERVABLES": "busy"}
         self._seconds = seconds
@@ -58,7 +59,7 @@ class Overload:
         command += ["--seconds", str(self._seconds), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=self._seconds + 60)
         if done.returncode:
-            raise LoadError(f"open_loop ended with {done.returncode}:\n{done.stderr}")
+            raise LoadError(f"load_generator ended with {done.returncode}:\n{done.stderr}")
         figures: dict[str, float] = json.loads(done.stdout)
         if figures["unanswered"]:
             raise LoadError(f"requests were not answered: {done.stdout}")

@@ -11,7 +11,12 @@ from mindspore_serving.proto import ms_service_pb2 as pb
 
 GRPC_PATH = "/mindspore.serving.proto.MSService/Predict"
 _LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-_DTYPES = {np.dtype(np.float32): pb.MS_FLOAT32, np.dtype(np.int32): pb.MS_INT32}
+_DTYPES = {
+    np.dtype(np.float32): pb.MS_FLOAT32,
+    np.dtype(np.int32): pb.MS_INT32,
+    np.dtype(np.int64): pb.MS_INT64,
+    np.dtype(np.uint8): pb.MS_UINT8,
+}
 _KINDS = {number: dtype for dtype, number in _DTYPES.items()}
 
 Instance = dict[str, np.ndarray]
@@ -44,18 +49,28 @@ def call_grpc(address: str, path: str, message: bytes) -> bytes:
         return channel.unary_unary(path)(message, timeout=60)
 
 
+def reply_instances(message: bytes) -> list[Instance]:
+    """The instances of a PredictReply; an error in it raises."""
+    reply = pb.PredictReply.FromString(message)
+    if reply.error_msg:
+        raise RuntimeError(f"the server answered {reply.error_msg[0].error_msg.decode()}")
+    return [
+        {
+            name: np.frombuffer(tensor.data, _KINDS[tensor.dtype]).reshape(tensor.shape.dims)
+            for name, tensor in one.items.items()
+        }
+        for one in reply.instances
+    ]
+
+
 def checked_grpc(address: str, message: bytes, expected: list[Instance]) -> int:
     """Calls Predict once, compares every output, and returns the reply's length as an HTTP body."""
     raw = call_grpc(address, GRPC_PATH, message)
-    reply = pb.PredictReply.FromString(raw)
-    if reply.error_msg:
-        raise RuntimeError(f"the server answered {reply.error_msg[0].error_msg.decode()}")
-    assert len(reply.instances) == len(expected), f"{len(reply.instances)} instances came back, not {len(expected)}"
-    for got, wanted in zip(reply.instances, expected, strict=True):
+    instances = reply_instances(raw)
+    assert len(instances) == len(expected), f"{len(instances)} instances came back, not {len(expected)}"
+    for got, wanted in zip(instances, expected, strict=True):
         for name, value in wanted.items():
-            tensor = got.items[name]
-            array = np.frombuffer(tensor.data, _KINDS[tensor.dtype]).reshape(tensor.shape.dims)
-            np.testing.assert_allclose(array, value, rtol=1e-5)
+            np.testing.assert_allclose(got[name], value, rtol=1e-5)
     return len(grpc_body(raw))
 
 

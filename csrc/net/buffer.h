@@ -113,7 +113,7 @@ struct OutgoingBody {
   Buffer encoded;
   std::vector<Slice> slices;
   std::unique_ptr<KeepAlive> keep_alive;  // may be null
-  ByteCharge charge;                      // the server's: for `encoded`; the slices' owner counts those
+  ByteCharge charge;                      // the server's: for all of it
 
   size_t TotalSize() const;
 };

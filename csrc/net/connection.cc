@@ -35,6 +35,7 @@ Connection::Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<T
 Connection::~Connection() {
   loop_.CancelTimer(linger_timer_);
   loop_.CancelTimer(read_again_timer_);
+  loop_.CancelTimer(gather_timer_);
   loop_.UnscheduleFlush(this);
   if (socket_ && started_) {
     loop_.Remove(socket_.get(), this);
@@ -90,6 +91,25 @@ void Connection::ResumeReading() {
   }
 }
 
+void Connection::GatherInput() {
+  if (closed() || finishing_ || ended_ || gather_timer_ != 0) {
+    return;
+  }
+  const int64_t until_ns = (loop_.now_ns() / kGatherNs + 1) * kGatherNs;
+  gather_timer_ = loop_.AddTimer(until_ns, [this] {
+    gather_timer_ = 0;
+    GatherEnds();
+  });
+  UpdateInterest();
+}
+
+void Connection::GatherEnds() {
+  if (!closed() && !paused_ && !ended_ && !finishing_) {
+    Read();
+  }
+  UpdateInterest();
+}
+
 void Connection::CloseWhenSent() {
   if (finishing_ || closed()) {
     return;
@@ -102,7 +122,7 @@ void Connection::UpdateInterest() {
   if (closed() || !started_) {
     return;
   }
-  const bool reads = !ended_ && (!paused_ || finishing_);
+  const bool reads = !ended_ && ((!paused_ && gather_timer_ == 0) || finishing_);
   const uint32_t interest = (reads ? EPOLLIN : 0u) | (blocked_ ? EPOLLOUT : 0u);
   if (interest != interest_) {
     interest_ = interest;
@@ -125,11 +145,20 @@ void Connection::OnIo(uint32_t events) {
       Close();
     }
   } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-    if (tls_ != nullptr) {
-      ReadTls();
-    } else {
-      ReadPlain();
+    if (gather_timer_ != 0) {  // its end is told whether one asks for it or not
+      loop_.CancelTimer(gather_timer_);
+      gather_timer_ = 0;
+      UpdateInterest();
     }
+    Read();
+  }
+}
+
+void Connection::Read() {
+  if (tls_ != nullptr) {
+    ReadTls();
+  } else {
+    ReadPlain();
   }
 }
 

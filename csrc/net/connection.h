@@ -28,12 +28,17 @@ class TlsStream;   // net/tls_stream.h
 // because output_full(), it is called again as soon as what it wrote has been taken by the kernel.
 // What does not wait for its turn may also be appended to output() at other times, with ScheduleOutput() after it.
 //
+// Too much input: every wake-up and every read costs the same, however little has come. GatherInput() leaves a socket
+// alone for up to kGatherNs, to the same moment for all connections of the loop; what has come by then is read in one
+// call. Whoever asks for it again and again, from OnBytes(), has one wake-up each kGatherNs and no call of epoll.
+//
 // End: Close() may be called from anywhere, also from inside OnBytes() and Produce(). It closes the socket at once;
 // the object lives on until OnClosed(), which comes exactly once, from the loop, with none of its methods on the stack.
 class Connection : private IoHandler, private Flushable {
  public:
   // Output that Produce() may have pending before it should stop.
   static constexpr size_t kOutputHighWater = 512 << 10;
+  static constexpr int64_t kGatherNs = 5 * kNanosPerMilli;
 
   // `tls` may be null. The socket must be non-blocking. Nothing happens before Start().
   Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<TlsContext>& tls);
@@ -50,6 +55,7 @@ class Connection : private IoHandler, private Flushable {
   bool established() const;
 
   void Close();
+  void GatherInput();
 
   // Why the TLS handshake failed; empty if it did not.
   const std::string& handshake_failure() const { return handshake_failure_; }
@@ -86,7 +92,9 @@ class Connection : private IoHandler, private Flushable {
 
   void OnIo(uint32_t events) final;
   void Flush() final;
+  void Read();
   void ReadPlain();
+  void GatherEnds();
   void ReadTls();
   void Discard();
   void ReachedEnd();
@@ -104,6 +112,7 @@ class Connection : private IoHandler, private Flushable {
   int64_t last_progress_ns_ = 0;
   TimerId linger_timer_ = 0;
   TimerId read_again_timer_ = 0;
+  TimerId gather_timer_ = 0;   // until then nothing is read
   uint32_t interest_ = 0;      // what epoll is told
   bool speaks_first_ = false;  // the client's side of TLS
   bool started_ = false;

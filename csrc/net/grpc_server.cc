@@ -34,6 +34,13 @@ struct Http2Callbacks {
     }
   }
 
+  static int OnBeginFrame(nghttp2_session*, const nghttp2_frame_hd* head, void* user_data) {
+    return Guarded([&] {
+      Self(user_data)->BeginFrame(*head);
+      return 0;
+    });
+  }
+
   static int OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
       return 0;
@@ -114,10 +121,7 @@ GrpcServerOptions WithOwnCounts(GrpcServerOptions options) {
 }  // namespace
 
 Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_options, GrpcService* grpc_service)
-    : loop(*event_loop),
-      options(WithOwnCounts(server_options)),
-      memory(*options.bytes_in_flight),
-      service(*grpc_service) {
+    : loop(*event_loop), options(WithOwnCounts(server_options)), service(*grpc_service) {
   if (nghttp2_session_callbacks_new(&callbacks) != 0 || nghttp2_option_new(&session_options) != 0) {
     nghttp2_session_callbacks_del(callbacks);
     throw std::bad_alloc();
@@ -133,6 +137,7 @@ Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_
         return block == nullptr ? nullptr : std::memset(block, 0, count * size);
       },
       [](void* block, size_t size, void* blocks) { return static_cast<BlockCache*>(blocks)->Reallocate(block, size); }};
+  nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, &Http2Callbacks::OnBeginFrame);
   nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, &Http2Callbacks::OnBeginHeaders);
   nghttp2_session_callbacks_set_on_header_callback(callbacks, &Http2Callbacks::OnHeader);
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &Http2Callbacks::OnData);
@@ -190,6 +195,8 @@ void GrpcCall::Fail(GrpcStatus status, std::string_view message) {
   auto* stream = static_cast<Http2Stream*>(this);
   stream->connection->Fail(stream, status, message);
 }
+
+void GrpcCall::GatherInput() { static_cast<Http2Stream*>(this)->connection->GatherInput(); }
 
 std::string_view GrpcStream::path() const { return static_cast<const Http2Streaming*>(this)->stream->path_view(); }
 

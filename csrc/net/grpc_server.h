@@ -52,6 +52,10 @@ class GrpcCall {
   void ReplyWithError(OutgoingBody message);  // an error inside of the message: the reply carries request_id() as well
   void Fail(GrpcStatus status, std::string_view message);
 
+  // For a call that is refused because there are too many: what the client sends next may be gathered for a moment,
+  // see Connection::GatherInput(). Before Fail().
+  void GatherInput();
+
   EventLoop& loop();
   void* context = nullptr;  // the service's own
 
@@ -111,6 +115,9 @@ class GrpcService {
   virtual bool HasMethod(std::string_view path) const = 0;
   // Who takes the calls of a streaming method; null: the method is unary. Asked once a call, after HasMethod().
   virtual GrpcStreamService* Streaming(std::string_view) { return nullptr; }
+  // The headers of a unary call are there, its message is not. A call that could not be taken whatever is in its
+  // message may end here with Fail(): the message is then neither kept nor waited for, and no OnCall() follows.
+  virtual void OnHeaders(GrpcCall*) {}
   virtual void OnCall(GrpcCall* call) = 0;
   // Cancelled by the peer, deadline passed or connection gone; the server answers what is to be answered. The call
   // ends with this.
@@ -126,8 +133,11 @@ struct GrpcServerOptions {
   uint32_t max_concurrent_streams = 1024;            // per connection
   size_t max_connections = 10'000;                   // of all servers that share `connections`
   std::shared_ptr<std::atomic<size_t>> connections;  // how many there are; null: a count of its own
-  // What messages being received or worked on and encoded replies take; more is refused. Null: one of its own.
+  // What messages being received or worked on and replies take; more is refused. Null: one of its own.
   std::shared_ptr<ByteBudget> bytes_in_flight;
+  // Of bytes_in_flight, what one connection may hold, if it is not a single message. Replies to calls that run by then
+  // come on top.
+  double connection_bytes_share = 0.25;
   size_t max_header_bytes = 16 << 10;  // of one request, all headers together
   uint32_t stream_window_bytes = 4 << 20;
   uint32_t connection_window_bytes = 16 << 20;

@@ -140,6 +140,8 @@ void Http2Connection::HeadersComplete(Http2Stream* stream) {
     if (stream->state == Http2Stream::State::kReceiving) {
       if (GrpcStreamService* service = shared_.service.Streaming(stream->path_view()); service != nullptr) {
         StartStream(stream, service);
+      } else {
+        shared_.service.OnHeaders(stream);
       }
     }
   }
@@ -200,8 +202,8 @@ void Http2Connection::Data(Http2Stream* stream, std::span<const uint8_t> bytes) 
       Fail(stream, GrpcStatus::kUnimplemented, "more than one message in a unary call");
       return;
     }
-    if (!stream->charge.Take(&shared_.memory, take)) {
-      Fail(stream, GrpcStatus::kResourceExhausted, shared_.memory.Refusal(stream->message_size - message.size()));
+    if (!stream->charge.Take(&memory_, take)) {
+      Fail(stream, GrpcStatus::kResourceExhausted, RefusalOf(stream));
       return;
     }
     if (message.capacity() < message.size() + take) {
@@ -210,6 +212,10 @@ void Http2Connection::Data(Http2Stream* stream, std::span<const uint8_t> bytes) 
     message.Append(bytes.data(), take);
     bytes = bytes.subspan(take);
   }
+}
+
+std::string Http2Connection::RefusalOf(Http2Stream* stream) const {
+  return memory_.Refusal(stream->message_size - stream->message().size(), stream->charge.bytes());
 }
 
 void Http2Connection::RemoteEnded(Http2Stream* stream) {
@@ -231,9 +237,7 @@ void Http2Connection::RemoteEnded(Http2Stream* stream) {
 }
 
 bool Http2Connection::Decompress(Http2Stream* stream, size_t max_bytes) {
-  const uint64_t used = shared_.memory.used();
-  const uint64_t memory_left = shared_.memory.limit() - std::min(shared_.memory.limit(), used);
-  const size_t limit = std::min<uint64_t>(max_bytes, memory_left);
+  const size_t limit = std::min<uint64_t>(max_bytes, memory_.left(stream->charge.bytes()));
   Buffer plain = loop().buffers().Acquire(std::min(stream->message().size() * 4, limit));
   switch (shared_.compression.Inflate(stream->encoding, stream->message().bytes(), limit, &plain)) {
     case Compression::Result::kOk: break;
@@ -242,11 +246,12 @@ bool Http2Connection::Decompress(Http2Stream* stream, size_t max_bytes) {
       return false;
     case Compression::Result::kTooLarge:
       Fail(stream, GrpcStatus::kResourceExhausted,
-           limit < max_bytes ? shared_.memory.Refusal(plain.size()) : TooLarge("Received", plain.size(), max_bytes));
+           limit < max_bytes ? memory_.Refusal(plain.size(), stream->charge.bytes())
+                             : TooLarge("Received", plain.size(), max_bytes));
       return false;
   }
   ReleaseMessage(stream);
-  stream->charge.TakeAnyway(&shared_.memory, plain.size());
+  stream->charge.TakeAnyway(&memory_, plain.size());
   stream->message() = std::move(plain);
   return true;
 }
@@ -303,7 +308,7 @@ void Http2Connection::Reply(Http2Stream* stream, OutgoingBody message) {
   ReleaseMessage(stream);
   size = compressed ? message.encoded.size() : size;
   stream->reply = std::move(message);
-  stream->reply.charge.TakeAnyway(&shared_.memory, stream->reply.encoded.size());
+  stream->reply.charge.TakeAnyway(&memory_, size);
   stream->reader = BodyReader(&stream->reply);
   stream->reply_prefix[0] = compressed ? 1 : 0;
   stream->reply_prefix[1] = static_cast<uint8_t>(size >> 24);

@@ -27,6 +27,7 @@ Http2Connection::Http2Connection(Http2Shared* shared, UniqueFd socket, const std
                                  void* owner, Closed closed_callback)
     : Connection(&shared->loop, std::move(socket), tls),
       shared_(*shared),
+      memory_(shared->options.bytes_in_flight.get(), shared->options.connection_bytes_share),
       owner_(owner),
       closed_callback_(closed_callback),
       resets_(kResetBurstSeconds * shared->options.max_resets_per_second, shared->options.max_resets_per_second,
@@ -48,6 +49,7 @@ Http2Connection::~Http2Connection() {
     }
     Release(stream);
   }
+  output().Clear();  // what it keeps is charged to memory_
   nghttp2_session_del(session_);
 }
 
@@ -161,6 +163,28 @@ void Http2Connection::TooManyFrames(const char* what) {
 }
 
 // ---- frames ----
+
+bool PassedOverStreams::Headers(int32_t id) {
+  if (id > highest_) {
+    if (id > highest_ + 2) {
+      if (gaps_.size() == kKept) {
+        gaps_.erase(gaps_.begin());
+      }
+      gaps_.push_back({highest_ + 2, id - 2});
+    }
+    highest_ = id;
+    return true;
+  }
+  return std::none_of(gaps_.begin(), gaps_.end(), [id](const Gap& gap) { return gap.first <= id && id <= gap.last; });
+}
+
+// nghttp2 takes HEADERS on a lower stream that it does not know for late ones of a closed stream, and ignores them.
+void Http2Connection::BeginFrame(const nghttp2_frame_hd& head) {
+  const bool from_peer = head.stream_id % 2 == 1;
+  if (head.type == NGHTTP2_HEADERS && from_peer && !passed_over_.Headers(head.stream_id)) {
+    nghttp2_session_terminate_session(session_, NGHTTP2_PROTOCOL_ERROR);
+  }
+}
 
 void Http2Connection::FrameReceived(const nghttp2_frame& frame) {
   switch (frame.hd.type) {

@@ -38,6 +38,22 @@ class TokenBucket {
   int64_t last_ns_;
 };
 
+// Stream ids that a peer has left out: RFC 9113 5.1.1 forbids it to open them later. The newest kKept gaps are known;
+// HEADERS on an older one count as late ones of a closed stream. Clients that leave none out have nothing kept.
+class PassedOverStreams {
+ public:
+  static constexpr size_t kKept = 64;
+  // HEADERS have come on a stream of the peer. False: it was passed over.
+  bool Headers(int32_t id);
+
+ private:
+  struct Gap {
+    int32_t first, last;
+  };
+  int32_t highest_ = -1;
+  std::vector<Gap> gaps_;  // ascending
+};
+
 struct Http2Stream;
 
 // What a call of a streaming method has besides: see http2_streaming.cc.
@@ -118,7 +134,6 @@ struct Http2Shared {
 
   EventLoop& loop;
   const GrpcServerOptions options;  // nothing in it is null
-  ByteBudget& memory;
   GrpcService& service;
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_option* session_options = nullptr;
@@ -165,6 +180,7 @@ class Http2Connection final : public Connection {
   void OnClosed() override;
 
   // From nghttp2.
+  void BeginFrame(const nghttp2_frame_hd& head);
   int BeginHeaders(int32_t id);
   void Header(Http2Stream* stream, std::string_view name, std::string_view value);
   void HeadersComplete(Http2Stream* stream);
@@ -177,6 +193,7 @@ class Http2Connection final : public Connection {
   ssize_t ReadReply(Http2Stream* stream, size_t limit, uint32_t* flags);
   int SendData(Http2Stream* stream, const uint8_t* frame_header, size_t size);
 
+  std::string RefusalOf(Http2Stream* stream) const;  // for bytes that memory_ has not
   void BeginMessage(Http2Stream* stream);
   bool Decompress(Http2Stream* stream, size_t max_bytes);
   void StartCall(Http2Stream* stream);
@@ -200,6 +217,7 @@ class Http2Connection final : public Connection {
   void Check();
 
   Http2Shared& shared_;
+  ByteShare memory_;
   void* owner_;
   Closed closed_callback_;
   nghttp2_session* session_ = nullptr;
@@ -208,6 +226,7 @@ class Http2Connection final : public Connection {
   size_t stream_count_ = 0;
   TokenBucket resets_;
   TokenBucket control_frames_;
+  PassedOverStreams passed_over_;
   int64_t last_activity_ns_;
   int64_t began_ns_;
   TimerId check_timer_ = 0;

@@ -36,8 +36,8 @@ void Http2Connection::StreamData(Http2Stream* stream, std::span<const uint8_t> b
     } else {
       Buffer& message = stream->message();
       const size_t take = std::min<size_t>(bytes.size(), stream->message_size - message.size());
-      if (!stream->charge.Take(&shared_.memory, take)) {
-        Fail(stream, GrpcStatus::kResourceExhausted, shared_.memory.Refusal(stream->message_size));
+      if (!stream->charge.Take(&memory_, take)) {
+        Fail(stream, GrpcStatus::kResourceExhausted, RefusalOf(stream));
         return;
       }
       message.Append(bytes.data(), take);

@@ -107,13 +107,12 @@ std::string_view HttpCall::request_id() {
   return request_id_;
 }
 
+void HttpCall::GatherInput() { static_cast<HttpExchange*>(this)->connection_->GatherInput(); }
+
 EventLoop& HttpCall::loop() { return static_cast<HttpExchange*>(this)->connection_->loop(); }
 
 HttpShared::HttpShared(EventLoop* event_loop, const HttpServerOptions& server_options, HttpService* http_service)
-    : loop(*event_loop),
-      options(WithOwnCounts(server_options)),
-      memory(*options.bytes_in_flight),
-      service(*http_service) {
+    : loop(*event_loop), options(WithOwnCounts(server_options)), service(*http_service) {
   HttpCallbacks::Set(&settings);
 }
 
@@ -137,6 +136,7 @@ void HttpShared::ReleaseExchange(HttpExchange* exchange) {
 HttpConnection::HttpConnection(HttpShared* shared, UniqueFd socket, const std::shared_ptr<TlsContext>& tls)
     : Connection(&shared->loop, std::move(socket), tls),
       shared_(*shared),
+      memory_(shared->options.bytes_in_flight.get(), shared->options.connection_bytes_share),
       accepted_ns_(shared->loop.now_ns()),
       idle_since_ns_(accepted_ns_) {
   llhttp_init(&parser_, HTTP_REQUEST, &shared_.settings);
@@ -159,6 +159,7 @@ HttpConnection::~HttpConnection() {
     }
     PopFront();
   }
+  output().Clear();  // what it keeps is charged to memory_
   (previous_ != nullptr ? previous_->next_ : shared_.first) = next_;
   if (next_ != nullptr) {
     next_->previous_ = previous_;
@@ -179,7 +180,8 @@ void HttpConnection::BeginRefused() {
 
 bool HttpConnection::MayReadMore() const {
   return in_flight_ < shared_.options.max_pipelined &&
-         in_flight_bytes_ < std::max<size_t>(shared_.options.max_body_bytes, 1);
+         in_flight_bytes_ < std::max<size_t>(shared_.options.max_body_bytes, 1) &&
+         (idle() || memory_.held() < memory_.limit());
 }
 
 void HttpConnection::OnBytes(std::span<const uint8_t> bytes) {
@@ -375,8 +377,8 @@ int HttpConnection::Body(std::string_view part) {
     Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
     return kStop;
   }
-  if (!receiving_->charge_.Take(&shared_.memory, part.size())) {
-    Reject(429, shared_.memory.Refusal(part.size()));
+  if (!receiving_->charge_.Take(&memory_, part.size())) {
+    Reject(429, memory_.Refusal(part.size(), receiving_->charge_.bytes()));
     return kStop;
   }
   receiving_->wants_continue_ = false;  // it has not waited
@@ -387,23 +389,21 @@ int HttpConnection::Body(std::string_view part) {
 // False: the request has been rejected.
 bool HttpConnection::InflateBody() {
   const size_t limit = shared_.options.max_body_bytes;
-  const uint64_t used = shared_.memory.used();
-  const uint64_t memory_left = shared_.memory.limit() - std::min(shared_.memory.limit(), used);
-  const size_t most = std::min<uint64_t>(limit, memory_left);
+  const size_t most = std::min<uint64_t>(limit, memory_.left(receiving_->charge_.bytes()));
   Buffer plain = loop().buffers().Acquire(std::min(receiving_->body_.size() * 4, most));
   switch (shared_.compression.Inflate(Encoding::kGzip, receiving_->body_.bytes(), most, &plain)) {
     case Compression::Result::kOk: break;
     case Compression::Result::kCorrupt: Reject(400, "the body is not one whole gzip stream"); return false;
     case Compression::Result::kTooLarge:
       if (most < limit) {
-        Reject(429, shared_.memory.Refusal(plain.size()));
+        Reject(429, memory_.Refusal(plain.size(), receiving_->charge_.bytes()));
       } else {
         Reject(413, "http message is bigger than " + std::to_string(limit) + " bytes");
       }
       return false;
   }
   receiving_->charge_.Reset();
-  receiving_->charge_.TakeAnyway(&shared_.memory, plain.size());
+  receiving_->charge_.TakeAnyway(&memory_, plain.size());
   receiving_->body_ = std::move(plain);
   return true;
 }

@@ -50,7 +50,6 @@ class HttpExchange final : public HttpCall {
 struct HttpShared {
   EventLoop& loop;
   const HttpServerOptions options;  // nothing in it is null
-  ByteBudget& memory;
   HttpService& service;
   llhttp_settings_t settings;
   Compression compression;
@@ -123,6 +122,7 @@ class HttpConnection final : public Connection {
   bool idle() const { return front_ == nullptr; }
 
   HttpShared& shared_;
+  ByteShare memory_;
   HttpConnection* next_ = nullptr;
   HttpConnection* previous_ = nullptr;
 

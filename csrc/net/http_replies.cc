@@ -93,7 +93,7 @@ void HttpConnection::Reply(HttpExchange* exchange, int status, std::string_view 
       AcceptsGzip(exchange->accept_encoding_)) {
     CompressReply(exchange, size);
   }
-  exchange->reply_.charge.TakeAnyway(&shared_.memory, exchange->reply_.encoded.size());
+  exchange->reply_.charge.TakeAnyway(&memory_, exchange->reply_.TotalSize());
   if (!closed()) {
     ScheduleOutput();
   }

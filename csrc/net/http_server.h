@@ -35,6 +35,10 @@ class HttpCall {
   // it and it helps.
   void Reply(int status, std::string_view content_type, OutgoingBody body, std::string_view extra_headers = {});
 
+  // For a call that is refused because there are too many: what the client sends next may be gathered for a moment,
+  // see Connection::GatherInput(). Before Reply().
+  void GatherInput();
+
   EventLoop& loop();
   void* context = nullptr;  // the service's own
 
@@ -74,6 +78,9 @@ struct HttpServerOptions {
   std::shared_ptr<std::atomic<size_t>> connections;  // how many there are; null: a count of its own
   // What bodies being received or worked on and replies take; more is refused. Null: one of its own.
   std::shared_ptr<ByteBudget> bytes_in_flight;
+  // Of bytes_in_flight, what one connection may hold, if it is not a single body. No more requests are read from it
+  // while it does.
+  double connection_bytes_share = 0.25;
   // Requests of one connection in flight; more are not read. Nor are they while those have max_body_bytes of bodies.
   size_t max_pipelined = 64;
   int64_t idle_timeout_ns = 100 * kNanosPerSecond;         // 0: an idle connection may stay

@@ -138,6 +138,16 @@ GrpcStreamService* GrpcPredictService::Streaming(std::string_view path) {
   return path == HealthService::kWatchPath ? static_cast<GrpcStreamService*>(&health_) : &reflection_;
 }
 
+void GrpcPredictService::OnHeaders(GrpcCall* call) {
+  if (call->path() != kPredictPath) {
+    return;
+  }
+  if (const Status status = dispatcher_->Full(); !status.ok()) {
+    GatherIfTooMany(call, status);
+    ReplyError(call, {}, status.kind(), status.message());
+  }
+}
+
 void GrpcPredictService::OnCall(GrpcCall* call) {
   if (call->path() == kPredictPath) {
     Predict(call);
@@ -165,22 +175,30 @@ GrpcPredictService::PredictCall* GrpcPredictService::AcquireContext() {
   return context;
 }
 
+void GrpcPredictService::GatherIfTooMany(GrpcCall* call, const Status& status) {
+  if (status.kind() == ErrorKind::kOverloaded && dispatcher_->long_queue()) {
+    call->GatherInput();
+  }
+}
+
 void GrpcPredictService::Predict(GrpcCall* call) {
   MethodTarget target;
   Status status = ParseEnvelope(call->message(), &envelope_);
   if (status.ok()) {
-    status = dispatcher_->Find(envelope_.servable, envelope_.version, envelope_.method, &target);
+    status = dispatcher_->Find(envelope_.servable, envelope_.version, envelope_.method, call->deadline_ns(), &target);
   }
   if (status.ok()) {
     status = ParseInstances(envelope_, *target.signature, &instances_);
   }
   if (!status.ok()) {
+    GatherIfTooMany(call, status);
     ReplyError(call, envelope_.spec, status.kind(), status.message());
   } else {
     PredictCall* context = AcquireContext();
     context->Begin(call, &envelope_, signatures_.Keep(*target.signature));
     status = dispatcher_->Submit(target, instances_, call->deadline_ns(), context, context->ticket());
     if (!status.ok()) {
+      GatherIfTooMany(call, status);
       context->Refuse(status);
     }
   }

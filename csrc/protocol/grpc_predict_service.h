@@ -28,6 +28,7 @@ class GrpcPredictService final : public GrpcService {
 
   bool HasMethod(std::string_view path) const override;
   GrpcStreamService* Streaming(std::string_view path) override;
+  void OnHeaders(GrpcCall* call) override;  // refuses when the dispatcher is full
   void OnCall(GrpcCall* call) override;
   void OnCancelled(GrpcCall* call) override;
 
@@ -38,6 +39,7 @@ class GrpcPredictService final : public GrpcService {
   class PredictCall;
 
   void Predict(GrpcCall* call);
+  void GatherIfTooMany(GrpcCall* call, const Status& status);
   PredictCall* AcquireContext();
 
   Dispatcher* dispatcher_;

@@ -140,7 +140,7 @@ Status RestService::Decode(HttpCall* call, MethodTarget* target) {
   }
   Status status = ParseRestUrl(call->target(), &url_);
   if (status.ok()) {
-    status = dispatcher_->Find(url_.servable, url_.version, url_.method, target);
+    status = dispatcher_->Find(url_.servable, url_.version, url_.method, kNoDeadline, target);
   }
   if (!status.ok()) {
     if (status.kind() == ErrorKind::kOverloaded) {
@@ -177,6 +177,9 @@ void RestService::Predict(HttpCall* call) {
 // servable has no worker, it should (503).
 void RestService::ReplyError(HttpCall* call, ErrorKind kind, std::string_view message) {
   LogFault(call, kind, message);
+  if (kind == ErrorKind::kOverloaded && dispatcher_->long_queue()) {
+    call->GatherInput();
+  }
   const bool later = kind == ErrorKind::kServableUnavailable && !health_->ready();
   const int status = later ? 503 : TraitsOf(kind).http_status;
   call->Reply(status, kJson, ErrorBodyOf(&call->loop(), message), ExtraHeaders(status));

@@ -47,6 +47,8 @@ EndpointLimits MakeLimits(const NamedLimits& named) {
       limits.reply_timeout_ns = Nanoseconds(value);
     } else if (name == "idle_timeout_seconds") {
       limits.idle_timeout_ns = Nanoseconds(value);
+    } else if (name == "connection_bytes_share") {
+      limits.connection_bytes_share = value;
     } else if (name == "max_resets_per_second") {
       limits.max_resets_per_second = static_cast<uint32_t>(value);
     } else if (name == "max_control_frames_per_second") {

@@ -78,14 +78,23 @@ class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
 
-  // version 0: the newest. Errors: kOverloaded ("enqueued requests count exceeds the limit N"),
-  // kServableUnavailable, kMethodUnavailable.
-  virtual Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) = 0;
+  // kOverloaded: no request can be taken now, whatever it asks for. It counts as refused then.
+  virtual Status Full() { return Status::Ok(); }
+
+  // version 0: the newest. Errors: kOverloaded ("enqueued requests count exceeds the limit N", or a wait that is too
+  // long for `deadline_ns` or the limit), kServableUnavailable, kMethodUnavailable. What would be refused by Submit()
+  // whatever its tensors are is refused here, before anybody decodes them.
+  virtual Status Find(std::string_view servable, uint64_t version, std::string_view method, int64_t deadline_ns,
+                      MethodTarget* target) = 0;
 
   // Copies the tensors and queues the request. `sink` must live until its OnReply() or Cancel(). Errors: kOverloaded,
   // kServableUnavailable; then the sink is never called. deadline_ns is on RealClock(), kNoDeadline if none.
   virtual Status Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns,
                         ReplySink* sink, RequestTicket* ticket) = 0;
+
+  // After a refusal with kOverloaded: the queue is so long that the client's next requests may be looked at a few
+  // milliseconds later, many at once, without any worker running dry meanwhile.
+  virtual bool long_queue() const { return false; }
 
   // Nobody waits for this request any more: its sink will not be called. Unknown tickets are ignored.
   virtual void Cancel(RequestTicket ticket) = 0;

@@ -26,7 +26,7 @@ uint64_t WorkedOn(const ReplyRecord& record) {
 }  // namespace
 
 LoopDispatcher::LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits)
-    : loop_(loop), doorbell_(std::move(doorbell)), limits_(std::move(limits)) {
+    : loop_(loop), doorbell_(std::move(doorbell)), limits_(std::move(limits)), bytes_(&limits_->bytes_in_flight) {
   // Edge-triggered: each ring is an event of its own, so the counter need not be read.
   loop_->Add(doorbell_.get(), EPOLLIN | EPOLLET, this);
   loop_->AddHook(this);
@@ -40,7 +40,7 @@ LoopDispatcher::~LoopDispatcher() {
   limits_->pending_requests.fetch_sub(pending_count_, std::memory_order_relaxed);
 }
 
-Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::string_view method,
+Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::string_view method, int64_t deadline_ns,
                             MethodTarget* target) {
   Route* found = nullptr;
   for (const auto& route : routes_) {
@@ -65,7 +65,7 @@ Status LoopDispatcher::Find(std::string_view servable, uint64_t version, std::st
       std::find_if(methods.begin(), methods.end(), [method](const auto& one) { return one.name == method; });
   const auto number = static_cast<uint32_t>(known - methods.begin());
   const WorkerLink* link = known == methods.end() ? nullptr : LeastBusy(found, number, nullptr);
-  if (Status status = Admit(link, kNoDeadline); !status.ok()) {
+  if (Status status = Admit(link, deadline_ns); !status.ok()) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return status;
   }
@@ -112,7 +112,7 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
   }
   const uint64_t bytes = RequestBlockBytes(instances.tensors);
   ByteCharge charge;
-  if (!charge.Take(&limits_->bytes_in_flight, bytes)) {
+  if (!charge.Take(&bytes_, bytes)) {
     stats_.refused.fetch_add(1, std::memory_order_relaxed);
     return Status(ErrorKind::kOverloaded, limits_->bytes_in_flight.Refusal(bytes));
   }
@@ -147,7 +147,8 @@ Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances
     return Status(ErrorKind::kOverloaded, "the queue of the worker is full; try again later");
   }
   link->outstanding_instances += pending->instances;
-  link->estimate.OnGiven(pending->instances, loop_->now_ns());
+  pending->given_ns = loop_->now_ns();
+  link->estimate.OnGiven(pending->instances, pending->given_ns);
   ++link->outstanding_requests;
   stats_.accepted.fetch_add(1, std::memory_order_relaxed);
   *ticket = pending->name();
@@ -173,7 +174,7 @@ void LoopDispatcher::AddWorker(const ServableSignature& signature, std::shared_p
     routes_.push_back(std::make_unique<Route>(signature, std::move(requests), std::move(gate)));
     route = routes_.back().get();
   }
-  route->workers.push_back(link.get());
+  newcomers_.push_back({link.get(), route, nullptr});
   links_.push_back(std::move(link));
 }
 
@@ -206,6 +207,7 @@ void LoopDispatcher::DropVersion(std::string_view servable, uint64_t version) {
       FailAll(&slots_[i], ErrorKind::kWorkerUnavailable, "the servable version has been stopped");
     }
   }
+  std::erase_if(newcomers_, [route](const Newcomer& newcomer) { return newcomer.route == route; });
   std::erase_if(routes_, [route](const auto& one) { return one.get() == route; });
 }
 
@@ -218,6 +220,9 @@ void LoopDispatcher::OnWake() {
     if (links_[i]->outstanding_requests > 0) {
       Poll(links_[i].get());
     }
+  }
+  for (Newcomer& newcomer : newcomers_) {
+    SendProbe(&newcomer);  // if it found no room before
   }
   for (const auto& link : links_) {
     link->RingDoorbell();
@@ -287,12 +292,34 @@ void LoopDispatcher::FreePending(Pending* pending) {
   }
 }
 
-Status LoopDispatcher::Admit(const WorkerLink* link, int64_t deadline_ns) const {
-  const uint64_t limit = limits_->max_pending_requests.load(std::memory_order_relaxed);
-  if (limits_->pending_requests.load(std::memory_order_relaxed) >= limit) {
-    return Status(ErrorKind::kOverloaded, "enqueued requests count exceeds the limit " + std::to_string(limit));
+bool LoopDispatcher::TooManyPending() const {
+  return limits_->pending_requests.load(std::memory_order_relaxed) >=
+         limits_->max_pending_requests.load(std::memory_order_relaxed);
+}
+
+Status LoopDispatcher::TooMany() const {
+  return Status(ErrorKind::kOverloaded,
+                "enqueued requests count exceeds the limit " +
+                    std::to_string(limits_->max_pending_requests.load(std::memory_order_relaxed)));
+}
+
+Status LoopDispatcher::Full() {
+  if (!TooManyPending()) {
+    return Status::Ok();
   }
+  // Whichever worker the request is for: the shortest queue counts.
+  long_queue_ = std::all_of(links_.begin(), links_.end(),
+                            [](const auto& link) { return link->estimate.WaitNs() >= kLongQueueNs; });
+  stats_.refused.fetch_add(1, std::memory_order_relaxed);
+  return TooMany();
+}
+
+Status LoopDispatcher::Admit(const WorkerLink* link, int64_t deadline_ns) {
   const int64_t wait_ns = link == nullptr ? 0 : link->estimate.WaitNs();
+  long_queue_ = wait_ns >= kLongQueueNs;
+  if (TooManyPending()) {
+    return TooMany();
+  }
   const int64_t max_ns = limits_->max_queue_ns.load(std::memory_order_relaxed);
   if (max_ns > 0 && wait_ns > max_ns) {
     return Status(ErrorKind::kOverloaded, "the request would wait longer than the limit of " +
@@ -331,6 +358,9 @@ void LoopDispatcher::Poll(WorkerLink* link) {
 void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segment) {
   Pending* pending = FindPending(segment.request);
   if (pending == nullptr || pending->link != link) {
+    if (segment.request == kProbeRequest) {
+      EndProbe(link, segment);
+    }
     link->Release(segment.offset);  // an answer to a request that was already given up
     return;
   }
@@ -342,13 +372,13 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
   if (!fits) {
     link->Release(segment.offset);
     link->outstanding_instances -= pending->instances - pending->answered;
-    link->estimate.OnBack(pending->instances - pending->answered, 0, loop_->now_ns());
+    link->estimate.OnBack(pending->instances - pending->answered, 0, loop_->now_ns(), 0);
     --link->outstanding_requests;
     FailAll(pending, ErrorKind::kInternal, "the worker's answer is damaged");
     return;
   }
   link->outstanding_instances -= record->count;
-  link->estimate.OnBack(record->count, WorkedOn(*record), loop_->now_ns());
+  link->estimate.OnBack(record->count, WorkedOn(*record), loop_->now_ns(), loop_->now_ns() - pending->given_ns);
   pending->answered += record->count;
   pending->parts.push_back({record, segment.offset});
   if (pending->answered < pending->instances) {
@@ -369,7 +399,6 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
 void LoopDispatcher::Deliver(Pending* pending, const Status& missing) {
   const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
   const uint8_t* slab = pending->link->reply_slab();
-  uint64_t bytes = 0;
   std::unique_ptr<Blocks> blocks = TakeBlocks();
   if (pending->answered < pending->instances) {
     blocks->message = missing.message();
@@ -396,13 +425,11 @@ void LoopDispatcher::Deliver(Pending* pending, const Status& missing) {
       TensorView* views = views_.data() + instance * outputs;
       for (size_t o = 0; o < outputs; ++o) {
         views[o] = ViewOf(slab, record->tensors()[i * outputs + o]);
-        bytes += views[o].bytes;
       }
       result.outputs = {views, outputs};
     }
   }
   blocks->link = pending->link->shared_from_this();
-  blocks->charge.TakeAnyway(&limits_->bytes_in_flight, bytes);
   for (const Pending::Part& part : pending->parts) {
     blocks->offsets.push_back(part.offset);
   }

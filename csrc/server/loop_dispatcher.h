@@ -30,7 +30,8 @@ struct DispatchLimits {
   SuspectList suspects;
   // A request that would wait longer than this for its worker is refused; 0: no limit.
   std::atomic<int64_t> max_queue_ns{0};
-  // Messages and replies in the front-end, and tensors in shared memory from Submit() until the reply is sent.
+  // Messages and whole replies in the front-end until they are sent, and requests' tensors in shared memory until they
+  // are answered.
   ByteBudget bytes_in_flight{kMaxBytesInFlight};
 };
 
@@ -58,14 +59,19 @@ struct DispatchStats {
 class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHandler {
  public:
   static constexpr int64_t kIdleNs = 10 * kNanosPerSecond;
+  // long_queue(): ten times as long as a connection's input is gathered.
+  static constexpr int64_t kLongQueueNs = 50 * kNanosPerMilli;
 
   // `doorbell` is the eventfd that workers ring for this loop.
   LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits);
   ~LoopDispatcher() override;
 
-  Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) override;
+  Status Full() override;
+  Status Find(std::string_view servable, uint64_t version, std::string_view method, int64_t deadline_ns,
+              MethodTarget* target) override;
   Status Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns, ReplySink* sink,
                 RequestTicket* ticket) override;
+  bool long_queue() const override { return long_queue_; }
   void Cancel(RequestTicket ticket) override;
 
   // Known are the servable versions that have or had a worker; version 0 is any.
@@ -73,9 +79,14 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
 
   // A servable version exists from its first worker on, and is found while its gate is open (null: always). `requests`
   // is the memory that all its workers have mapped; both are taken the first time and ignored later.
+  // The worker takes requests from JoinWorker() on.
   // Extra workers get the methods that have Python stages, and none with model stages while no device worker is there.
   void AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
                  std::shared_ptr<WorkerLink> link, std::shared_ptr<const VersionGate> gate = nullptr);
+  // Before JoinWorker(): sends a probe (tensor/exchange.h) through the worker's channel. `answered` is called once, on
+  // this thread, when it is back, with the error if it came back with one; never if the worker is removed first.
+  void ProbeWorker(uint64_t worker, std::function<void(const Status&)> answered);
+  void JoinWorker(uint64_t worker);
   // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version. A
   // request of which it was running an instance is moved so once only, that instance runs alone there, and after
   // SuspectOptions::max_deaths deaths it runs nowhere. What cannot be moved is answered with kWorkerUnavailable and
@@ -99,6 +110,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   struct Route;
   struct Pending;
   class Blocks;
+  struct Newcomer;
 
   void OnIo(uint32_t events) override;
   void OnWake() override;
@@ -109,7 +121,9 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
   void FreePending(Pending* pending);
-  Status Admit(const WorkerLink* link, int64_t deadline_ns) const;
+  bool TooManyPending() const;
+  Status TooMany() const;
+  Status Admit(const WorkerLink* link, int64_t deadline_ns);
   WorkerLink* LeastBusy(Route* route, uint32_t method, const WorkerLink* except);
   void Poll(WorkerLink* link);
   void OnSegment(WorkerLink* link, const WorkerLink::Segment& segment);
@@ -119,6 +133,11 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   void DropSegments(Pending* pending);
   void FinishWithoutReply(Pending* pending);
   void GiveBackIdleMemory();
+  // loop_dispatcher_newcomers.cc
+  Newcomer* FindNewcomer(uint64_t worker);
+  void SendProbe(Newcomer* newcomer);
+  void EndProbe(WorkerLink* link, const WorkerLink::Segment& segment);
+  void ForgetNewcomer(const WorkerLink* link);
   // loop_dispatcher_deaths.cc
   Status FindSuspects(const Route& route, const MethodTarget& target, const RequestInstances& instances,
                       std::vector<Suspicion>* suspects);
@@ -130,12 +149,15 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   EventLoop* loop_;
   UniqueFd doorbell_;
   std::shared_ptr<DispatchLimits> limits_;
+  ByteShare bytes_;  // all of them: connections have their shares in the front-end
   DispatchStats stats_;
   std::vector<std::unique_ptr<Route>> routes_;
   std::vector<std::shared_ptr<WorkerLink>> links_;
+  std::vector<Newcomer> newcomers_;
   std::deque<Pending> slots_;  // stable addresses
   std::vector<uint32_t> free_slots_;
   uint64_t pending_count_ = 0;
+  bool long_queue_ = false;  // of the last refusal
   TimerId idle_timer_ = 0;
   std::vector<InstanceResult> results_;  // scratch of Deliver()
   std::vector<TensorView> views_;        // scratch of Deliver()

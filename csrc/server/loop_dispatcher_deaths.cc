@@ -115,6 +115,7 @@ void LoopDispatcher::RemoveWorker(uint64_t worker, const std::string& reason) {
   }
   const std::shared_ptr<WorkerLink> link = *found;
   Poll(link.get());  // what it finished counts
+  ForgetNewcomer(link.get());
   links_.erase(found);
   link->alive = false;
   for (const auto& route : routes_) {
@@ -175,7 +176,8 @@ void LoopDispatcher::Retry(Pending* pending, bool was_running, const std::string
       ++pending->moves;
       pending->link = other;
       other->outstanding_instances += pending->instances;
-      other->estimate.OnGiven(pending->instances, loop_->now_ns());
+      pending->given_ns = loop_->now_ns();
+      other->estimate.OnGiven(pending->instances, pending->given_ns);
       ++other->outstanding_requests;
       stats_.redispatched.fetch_add(1, std::memory_order_relaxed);
       return;

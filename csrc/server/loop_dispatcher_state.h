@@ -11,6 +11,9 @@
 
 namespace msserving {
 
+// A probe's name to the worker; no slot has it.
+inline constexpr uint64_t kProbeRequest = UINT64_MAX;
+
 // One servable version as this loop sees it.
 struct LoopDispatcher::Route {
   Route(ServableSignature s, std::shared_ptr<SharedMemory> m, std::shared_ptr<const VersionGate> g)
@@ -46,6 +49,7 @@ struct LoopDispatcher::Pending {
   uint32_t method = 0;
   uint32_t instances = 0;
   uint32_t answered = 0;
+  int64_t given_ns = 0;  // when its worker got it
   uint64_t block = 0;
   uint64_t block_bytes = 0;
   ByteCharge charge;
@@ -60,6 +64,14 @@ struct LoopDispatcher::Pending {
   uint64_t name() const { return uint64_t{generation} << 32 | slot; }
 };
 
+// A worker that is known and takes no requests yet.
+struct LoopDispatcher::Newcomer {
+  WorkerLink* link;
+  Route* route;
+  std::function<void(const Status&)> answered;  // null: not to be probed, or the answer has come
+  uint64_t block = SlabAllocator::kNone;        // of the probe that is out
+};
+
 // The reply blocks behind one delivered reply.
 class LoopDispatcher::Blocks final : public ReplyMemory {
  public:
@@ -70,14 +82,12 @@ class LoopDispatcher::Blocks final : public ReplyMemory {
     }
     offsets.clear();
     message.clear();
-    charge.Reset();
     link.reset();
     owner_->idle_blocks_.emplace_back(this);
   }
   std::shared_ptr<WorkerLink> link;
   std::vector<uint64_t> offsets;
   std::string message;  // of a failure that did not come from a worker
-  ByteCharge charge;
 
  private:
   LoopDispatcher* owner_;

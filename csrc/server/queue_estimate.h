@@ -9,6 +9,10 @@ namespace msserving {
 
 // Fed by whoever hands the instances out and takes them back. One thread; no allocation, no clock of its own.
 //
+// A queue whose requests all expire before the worker comes to them gives no measurement at all. Then what they have
+// waited is believed, until there is a measurement or the queue is empty: else an overload that once began, with a
+// worker that stood still for a moment, would not end.
+//
 // Only time in which the worker had something to do counts, and only instances that it has really worked on: what was
 // cancelled or expired in the queue says nothing about its pace. With nothing outstanding the wait is 0, whatever was
 // measured before, so a worker that was slow once is always given another chance. And a pace is believed only for
@@ -31,8 +35,8 @@ class QueueEstimate {
     outstanding_ += instances;
   }
 
-  // `worked` of the `instances` that come back were worked on.
-  void OnBack(uint64_t instances, uint64_t worked, int64_t now_ns) {
+  // `worked` of the `instances` that come back were worked on; they have been out for `out_ns`.
+  void OnBack(uint64_t instances, uint64_t worked, int64_t now_ns, int64_t out_ns) {
     if (deepest_ > 0 && outstanding_ > kKnownFactor * deepest_) {
       busy_ns_ = 0;  // what was measured so far was another queue
       worked_ = 0;
@@ -42,6 +46,7 @@ class QueueEstimate {
     busy_ns_ += now_ns - since_ns_;
     since_ns_ = now_ns;
     worked_ += worked;
+    expired_after_ns_ = outstanding_ == 0 ? 0 : worked == 0 ? out_ns : expired_after_ns_;
     const bool enough = busy_ns_ >= kWindowNs && worked_ >= kWindowInstances;
     if (enough || (busy_ns_ >= kLongWindowNs && worked_ > 0)) {
       const int64_t measured_ns = busy_ns_ / static_cast<int64_t>(worked_);
@@ -51,13 +56,14 @@ class QueueEstimate {
       deepest_ = 0;
       busy_ns_ = 0;
       worked_ = 0;
+      expired_after_ns_ = 0;
     }
   }
 
-  // 0 if nothing has been measured with a queue like this one.
+  // 0 if nothing is known of a queue like this one.
   int64_t WaitNs() const {
     if (outstanding_ > kKnownFactor * measured_depth_) {
-      return 0;
+      return expired_after_ns_;
     }
     // Neither factor is large enough for the product to overflow: an hour an instance, a million instances.
     return static_cast<int64_t>(outstanding_) * instance_ns_;
@@ -72,6 +78,7 @@ class QueueEstimate {
   uint64_t deepest_ = 0;  // of this window, and of the last measurement
   uint64_t measured_depth_ = 0;
   int64_t instance_ns_ = 0;
+  int64_t expired_after_ns_ = 0;  // what came back last, if unworked and since the last measurement
 };
 
 }  // namespace msserving

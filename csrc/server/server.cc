@@ -60,6 +60,7 @@ Status Server::StartGrpc(const std::string& address, const ListenOptions& option
   grpc.slow_reader_timeout_ns = limits.reply_timeout_ns;
   grpc.idle_timeout_ns = std::max<int64_t>(0, limits.idle_timeout_ns);
   grpc.max_resets_per_second = limits.max_resets_per_second;
+  grpc.connection_bytes_share = limits.connection_bytes_share;
   grpc.max_control_frames_per_second = limits.max_control_frames_per_second;
   return front_end_.StartGrpc(address, grpc, tls);
 }
@@ -83,6 +84,7 @@ Status Server::StartRest(const std::string& address, const ListenOptions& option
   http.max_pipelined = limits.max_pipelined_requests;
   http.max_header_bytes = limits.max_header_bytes;
   http.incomplete_timeout_ns = limits.request_timeout_ns;
+  http.connection_bytes_share = limits.connection_bytes_share;
   http.slow_reader_timeout_ns = limits.reply_timeout_ns;
   if (limits.idle_timeout_ns >= 0) {
     http.idle_timeout_ns = limits.idle_timeout_ns;

@@ -27,6 +27,7 @@ struct EndpointLimits {
   int64_t idle_timeout_ns = -1;                  // 0: none; -1: none for gRPC, 100 s for REST
   uint32_t max_resets_per_second = 1000;         // gRPC, per connection
   uint32_t max_control_frames_per_second = 100;  // gRPC, per connection
+  double connection_bytes_share = 0.25;          // of the bytes in flight, for one connection; above 0, at most 1
 };
 
 struct ListenOptions {

@@ -44,11 +44,12 @@ class ExtraRouting : public testing::Test {
     link->extra = extra;
     links_[id] = link.get();
     dispatcher_.AddWorker(signature_, requests_, link);
+    dispatcher_.JoinWorker(link->worker());
   }
 
   Status Submit(const std::string& method) {
     MethodTarget target;
-    if (Status status = dispatcher_.Find("s", 0, method, &target); !status.ok()) {
+    if (Status status = dispatcher_.Find("s", 0, method, kNoDeadline, &target); !status.ok()) {
       return status;
     }
     RequestInstances request;

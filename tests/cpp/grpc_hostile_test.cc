@@ -336,5 +336,38 @@ TEST_F(GrpcHostileTest, ReaderThatNeverReadsLosesItsConnection) {
   EXPECT_EQ(service.keepers_gone, 1);
 }
 
+TEST_F(GrpcHostileTest, WhoNeverReadsHoldsItsShareAlone) {
+  GrpcServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(1'000'000);
+  Serve(options);
+  const std::string piece(60'000, 'r');
+  H2Client greedy(port(), 0);
+  std::vector<int32_t> taken;
+  for (int i = 0; i < 4; ++i) {
+    taken.push_back(greedy.Start(H2Client::Grpc(kEcho), Frame(piece)));
+    ASSERT_TRUE(greedy.RunUntil([&] { return service.calls == i + 1; }));
+  }
+  const int32_t slices = greedy.Start(H2Client::Grpc("/t/Slices"), Frame("9000"));
+  EXPECT_EQ(greedy.RunUntil([&] { return service.calls == 5; }), true) << "a few bytes fit into a share of 250000";
+  for (int i = 0; i < 20; ++i) {
+    const testing::Response& refused = greedy.Call(kEcho, piece);
+    EXPECT_EQ(refused.status(), "8");
+    EXPECT_TRUE(
+        refused.header("grpc-message").starts_with("bytes in flight of this connection exceed its share 250000"))
+        << refused.header("grpc-message");
+  }
+  EXPECT_EQ(service.calls, 5);
+  EXPECT_EQ(options.bytes_in_flight->used(), 4 * piece.size() + 9004) << "slices of other memory count, too";
+  H2Client other(port());
+  EXPECT_EQ(other.Call(kEcho, std::string(700'000, 'o')).status(), "0") << "alone, a message may pass the share";
+  ExpectOthersAreServed();
+  taken.push_back(slices);
+  for (const int32_t id : taken) {
+    nghttp2_session_set_local_window_size(greedy.session(), NGHTTP2_FLAG_NONE, id, 1 << 20);
+    EXPECT_EQ(greedy.Wait(id).status(), "0");
+  }
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
+}
+
 }  // namespace
 }  // namespace msserving

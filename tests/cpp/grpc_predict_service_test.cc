@@ -49,7 +49,8 @@ class FakeDispatcher final : public Dispatcher {
     ReplySink* sink;
   };
 
-  Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) override {
+  Status Find(std::string_view servable, uint64_t version, std::string_view method, int64_t,
+              MethodTarget* target) override {
     if (servable != "s") {
       return {ErrorKind::kServableUnavailable, "servable is not available"};
     }
@@ -77,13 +78,18 @@ class FakeDispatcher final : public Dispatcher {
     return Status::Ok();
   }
 
+  Status Full() override { return full; }
+  bool long_queue() const override { return queue_is_long; }
+
   void Cancel(RequestTicket ticket) override {
     cancelled.push_back(ticket);
     pending.erase(ticket);
   }
 
   std::unique_ptr<MethodSignature> signature;
+  Status full;
   Status refusal;
+  bool queue_is_long = false;
   uint64_t asked_version = 0;
   RequestTicket last_ticket = 0;
   std::map<RequestTicket, Request> pending;
@@ -260,6 +266,28 @@ TEST_F(GrpcPredictServiceTest, OverloadIsAStatusOfTheCall) {
   EXPECT_EQ(call.error(), "enqueued requests count exceeds the limit 10000");
   EXPECT_EQ(call.body, "");
   OnLoop([&] { EXPECT_EQ(service_.calls_in_flight(), 0u); });
+}
+
+TEST_F(GrpcPredictServiceTest, AFullDispatcherIsAskedBeforeTheMessageIsRead) {
+  OnLoop([&] { dispatcher_.full = {ErrorKind::kOverloaded, "enqueued requests count exceeds the limit 10000"}; });
+  GrpcTestClient client(port_);
+  const GrpcTestClient::Call call = client.Run(kPredict, "no message of this service");
+  EXPECT_EQ(call.status(), "8");
+  EXPECT_EQ(call.error(), "enqueued requests count exceeds the limit 10000");
+  EXPECT_EQ(client.Run(kHealth, "").status(), "0") << "health is no matter of requests that wait";
+}
+
+TEST_F(GrpcPredictServiceTest, RefusedBehindALongQueue_AllThatComesIsStillAnswered) {
+  GrpcTestClient client(port_);
+  for (int round = 0; round < 5; ++round) {
+    OnLoop([&] {
+      dispatcher_.queue_is_long = round % 2 == 0;
+      dispatcher_.refusal = {ErrorKind::kOverloaded, "too long"};
+    });
+    EXPECT_EQ(client.Run(kPredict, OneRequest()).status(), "8");
+    OnLoop([&] { dispatcher_.refusal = Status::Ok(); });
+    EXPECT_EQ(client.Run(kHealth, "").status(), "0");
+  }
 }
 
 TEST_F(GrpcPredictServiceTest, SpecInPiecesIsKeptUntilTheReply) {

@@ -64,14 +64,20 @@ class TestStreams final : public GrpcStreamService {
 };
 
 // Echo; Hold (until Release or ReleaseAll()); Release; Fail (with the message as its text); Slices (that many bytes
-// of a slice between "ab" and "cd").
+// of a slice between "ab" and "cd"); Refuse (as one of too many, and gathers input); Full (refused at its headers).
 class TestService final : public GrpcService {
  public:
   bool HasMethod(std::string_view path) const override {
     return path == "/t/Echo" || path == "/t/Hold" || path == "/t/Release" || path == "/t/Fail" || path == "/t/Slices" ||
-           path == "/t/Stream";
+           path == "/t/Stream" || path == "/t/Refuse" || path == "/t/Full";
   }
   GrpcStreamService* Streaming(std::string_view path) override { return path == "/t/Stream" ? &streams : nullptr; }
+
+  void OnHeaders(GrpcCall* call) override {
+    if (call->path() == "/t/Full") {
+      call->Fail(GrpcStatus::kResourceExhausted, "full");
+    }
+  }
 
   void OnCall(GrpcCall* call) override {
     ++calls;
@@ -82,6 +88,9 @@ class TestService final : public GrpcService {
       ++held;
     } else if (call->path() == "/t/Fail") {
       call->Fail(GrpcStatus::kInvalidArgument, message);
+    } else if (call->path() == "/t/Refuse") {
+      call->GatherInput();
+      call->Fail(GrpcStatus::kResourceExhausted, "too many");
     } else if (call->path() == "/t/Slices") {
       ReplySlices(call, std::strtoull(message.c_str(), nullptr, 10));
     } else {

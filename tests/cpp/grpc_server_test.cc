@@ -1,6 +1,7 @@
 #include "net/grpc_server.h"
 
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
 #include <zlib.h>
 
 #include <string>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "grpc_server_fixture.h"
+#include "net/connection.h"
 #include "net/grpc_text.h"
 
 namespace msserving {
@@ -219,6 +221,7 @@ TEST_F(GrpcServerTest, TooLargeIsRefusedByItsPrefixInBothDirections) {
 TEST_F(GrpcServerTest, BufferedBytesAreBoundedForAllCallsTogether) {
   GrpcServerOptions options;
   options.bytes_in_flight = std::make_shared<ByteBudget>(10'000);
+  options.connection_bytes_share = 1;
   Serve(options);
   H2Client client(port());
   const int32_t held = client.Start(H2Client::Grpc("/t/Hold"), Frame(std::string(8000, 'h')));
@@ -462,6 +465,108 @@ TEST_F(GrpcServerTest, DrainLetsRunningCallsFinish) {
   EXPECT_TRUE(client.ended);
   EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
   EXPECT_FALSE(testing::Connects(port()));  // nobody listens there any more
+}
+
+// The test's clock stands still until it is told to go on.
+TEST_F(GrpcServerTest, AfterARefusalInputIsGatheredForAMoment) {
+  Serve({}, &clock);
+  H2Client client(port());
+  EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
+  const int32_t first = client.Start(H2Client::Grpc("/t/Echo"), Frame("first"));
+  const int32_t second = client.Start(H2Client::Grpc("/t/Refuse"), Frame("second"));
+  H2Client other(port());
+  EXPECT_EQ(other.Call("/t/Echo", "others are read").message(), "others are read");
+  EXPECT_EQ(service.calls, 2);
+  Advance(Connection::kGatherNs);
+  EXPECT_EQ(client.Wait(first).message(), "first");
+  EXPECT_EQ(client.Wait(second).status(), "8");
+  EXPECT_EQ(service.calls, 4);
+  const int32_t third = client.Start(H2Client::Grpc("/t/Echo"), Frame("third"));
+  EXPECT_EQ(other.Call("/t/Echo", "as ever").message(), "as ever");
+  EXPECT_EQ(service.calls, 5) << "refused again, gathered again";
+  Advance(Connection::kGatherNs);
+  EXPECT_EQ(client.Wait(third).message(), "third");
+  EXPECT_EQ(client.Call("/t/Echo", "at once").message(), "at once") << "nothing was refused";
+}
+
+TEST_F(GrpcServerTest, NothingComesWhileInputIsGathered_TheNextIsReadAtOnce) {
+  Serve({}, &clock);
+  H2Client client(port());
+  EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
+  EXPECT_TRUE(client.RunUntil([&] { return client.greeted; }));
+  Advance(Connection::kGatherNs);
+  EXPECT_EQ(client.Call("/t/Echo", "y").message(), "y");
+}
+
+TEST_F(GrpcServerTest, WhoLeavesWhileInputIsGatheredIsNoticed) {
+  Serve({}, &clock);
+  {
+    H2Client client(port());
+    EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
+    EXPECT_EQ(connections(), 1u);
+  }
+  Advance(Connection::kGatherNs);
+  EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
+}
+
+TEST_F(GrpcServerTest, DestroyedServerForgetsGatheredInput) {
+  Serve({}, &clock);
+  H2Client client(port());
+  EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
+  OnLoop([&] { server.reset(); });
+  Advance(Connection::kGatherNs);
+  EXPECT_FALSE(client.RunUntil([] { return false; }));
+  EXPECT_TRUE(client.ended);
+}
+
+TEST_F(GrpcServerTest, ACallRefusedAtItsHeadersNeedsNoMessage) {
+  GrpcServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(1 << 20);
+  Serve(options);
+  H2Client client(port());
+  const std::string half = Frame(std::string(100'000, 'h')).substr(0, 50'000);
+  const int32_t id = client.Start(H2Client::Grpc("/t/Full"), half, false);
+  EXPECT_EQ(client.Wait(id).status(), "8");
+  EXPECT_EQ(client.response(id).error_code, 0u) << "the rest is not wanted, and that is no error";
+  EXPECT_EQ(client.Call("/t/Full", "whole").status(), "8");
+  EXPECT_EQ(service.calls, 0);
+  EXPECT_EQ(options.bytes_in_flight->used(), 0u);
+  EXPECT_EQ(client.Call("/t/Echo", "x").message(), "x");
+}
+
+// The server's end of a client's connection, found among the descriptors of this process.
+int ServersEnd(int client) {
+  sockaddr_in name{};
+  socklen_t size = sizeof(name);
+  getsockname(client, reinterpret_cast<sockaddr*>(&name), &size);
+  for (int fd = 0; fd < 1024; ++fd) {
+    sockaddr_in peer{};
+    size = sizeof(peer);
+    if (fd != client && getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0 && peer.sin_family == AF_INET &&
+        peer.sin_port == name.sin_port) {
+      return fd;
+    }
+  }
+  return -1;
+}
+
+TEST_F(GrpcServerTest, PeersThatVanishAreAskedFor) {
+  Serve();
+  H2Client client(port());
+  ASSERT_EQ(client.Call("/t/Echo", "x").status(), "0");
+  const int fd = ServersEnd(client.fd());
+  ASSERT_GE(fd, 0);
+  const auto option = [fd](int level, int name) {
+    int value = -1;
+    socklen_t size = sizeof(value);
+    EXPECT_EQ(getsockopt(fd, level, name, &value, &size), 0);
+    return value;
+  };
+  EXPECT_EQ(option(SOL_SOCKET, SO_KEEPALIVE), 1);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_KEEPIDLE), 120);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_KEEPINTVL), 30);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_KEEPCNT), 4);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_NODELAY), 1);
 }
 
 }  // namespace

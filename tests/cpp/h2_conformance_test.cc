@@ -207,8 +207,23 @@ TEST_F(H2ConformanceTest, Cases) {
        kServed},
       // 5.1.1 Stream identifiers
       {"an even stream", Request(2), kProtocolError},
-      // Streams that were passed over count as closed; this one is not opened.
-      {"a stream below the last one", Held(5) + Request(3), kServed},
+      {"a stream that was passed over", Held(5) + Request(3), kProtocolError},
+      {"the first stream, passed over", Request(3) + Request(1), kProtocolError},
+      {"a stream that was passed over, with a priority",
+       Held(5) + RawFrame(NGHTTP2_HEADERS, kEndHeaders | kPriority, 3, priority + Block(Call())), kProtocolError},
+      {"a stream that was passed over, padded",
+       Held(5) + RawFrame(NGHTTP2_HEADERS, kEndHeaders | kPadded, 3, "\x03" + Block(Call()) + "pad"), kProtocolError},
+      {"a stream passed over long ago", Held(3) + Request(7) + Request(9) + Request(15) + Request(5), kProtocolError},
+      {"streams left out, and only higher ones opened", Held(5) + Request(11) + Request(21), kServed},
+      {"trailers behind a stream that passed others over",
+       HeadersFrame(3, Call()) + Held(9) + DataFrame(3, Frame("x"), 0) +
+           HeadersFrame(3, {{"a", "b"}}, kEndHeaders | kEndStream),
+       kServed},
+      {"HEADERS on a lower stream that was reset, others passed over",
+       Held(3) + Request(9) + RawFrame(NGHTTP2_RST_STREAM, 0, 3, Number(8)) + HeadersFrame(3, Call()), kServed},
+      {"HEADERS on a lower stream that is half-closed, others passed over",
+       Held(3) + Request(9) + HeadersFrame(3, Call(), kEndHeaders | kEndStream), kStreamClosed},
+      {"PRIORITY of a stream that was passed over", Held(5) + RawFrame(NGHTTP2_PRIORITY, 0, 3, priority), kServed},
       // 5.3 Priority, which says nothing any more
       {"PRIORITY is ignored", RawFrame(NGHTTP2_PRIORITY, 0, 1, priority), kServed},
       {"HEADERS with a priority",

@@ -22,7 +22,10 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// "/echo" answers at once, "/late" when the test says so, everything with "<method> <target>|<type>|<body>".
+constexpr size_t kLarge = 8 << 20;
+
+// "/large" answers with so many bytes, "/echo" answers at once, "/late" when the test says so, everything with
+// "<method> <target>|<type>|<body>".
 class TestService final : public HttpService {
  public:
   void OnRequest(HttpCall* call) override {
@@ -45,6 +48,12 @@ class TestService final : public HttpService {
 
   static void Answer(HttpCall* call) {
     OutgoingBody body;
+    if (call->target() == "/large") {
+      const std::string large(kLarge, 'l');
+      body.encoded.Append(large.data(), large.size());
+      call->Reply(200, "text/plain", std::move(body));
+      return;
+    }
     const std::string text =
         std::string(call->method()) + " " + std::string(call->target()) + "|" + std::string(call->content_type()) + "|";
     body.encoded.Append(text.data(), text.size());
@@ -591,6 +600,32 @@ TEST_F(HttpServerTest, RepliesCountUntilTheyAreSent) {
   // Nobody reads: what the sockets do not hold stays in flight.
   ASSERT_TRUE(Eventually([&] { return service_.requests == 1 && options.bytes_in_flight->used() > (10 << 20); }));
   EXPECT_EQ(client.Read().status, 200);
+  EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
+}
+
+TEST_F(HttpServerTest, WhoNeverReadsHoldsItsShareAlone) {
+  HttpServerOptions options;
+  options.bytes_in_flight = std::make_shared<ByteBudget>(64 << 20);
+  Start(options);
+  HttpClient greedy(port_);
+  constexpr int kRequests = 12;
+  std::string requests;
+  for (int i = 0; i < kRequests; ++i) {
+    requests += "GET /large HTTP/1.1\r\n\r\n";
+  }
+  greedy.Send(requests);
+  ASSERT_TRUE(Eventually([&] { return service_.requests >= 2; }));
+  HttpClient other(port_);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(other.Call(HttpClient::Post("/echo", std::string(1 << 20, 'x'))).status, 200);
+  }
+  thread_.Do([&] {
+    EXPECT_LT(service_.requests - 20, kRequests / 2) << "read when those before have left";
+    EXPECT_LT(options.bytes_in_flight->used(), (16 << 20) + kLarge);
+  });
+  for (int i = 0; i < kRequests; ++i) {
+    EXPECT_EQ(greedy.Read().body.size(), kLarge) << i;
+  }
   EXPECT_TRUE(Eventually([&] { return options.bytes_in_flight->used() == 0; }));
 }
 

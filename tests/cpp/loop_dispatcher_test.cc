@@ -66,6 +66,16 @@ class FakeWorker {
     EXPECT_TRUE(out_.Push(MakeEntry(request, offset, bytes)));
   }
 
+  void AnswerProbe(ErrorKind error = ErrorKind::kOk, const std::string& message = "") {
+    const uint64_t bytes = 64 + message.size();
+    const uint64_t offset = slab_.Allocate(bytes);
+    auto* record = reinterpret_cast<ReplyRecord*>(replies_.base() + offset);
+    *record = {UINT64_MAX, 0, 1, 0, 0};
+    record->instances()[0] = {static_cast<uint32_t>(error), static_cast<uint32_t>(message.size()), offset + 64};
+    std::memcpy(replies_.base() + offset + 64, message.data(), message.size());
+    EXPECT_TRUE(out_.Push(MakeEntry(UINT64_MAX, offset, bytes)));
+  }
+
   void AnswerNonsense(uint64_t request) { EXPECT_TRUE(out_.Push(MakeEntry(request, kSlab - 64, 1 << 20))); }
 
   // Frees what the server has released; the number of blocks still out.
@@ -128,6 +138,11 @@ class LoopDispatcherTest : public testing::Test {
   }
 
   FakeWorker* Add(uint64_t id, uint64_t version = 1, std::shared_ptr<const VersionGate> gate = nullptr) {
+    AddNewcomer(id, version, std::move(gate));
+    dispatcher_.JoinWorker(id);
+    return workers_.back().get();
+  }
+  FakeWorker* AddNewcomer(uint64_t id, uint64_t version = 1, std::shared_ptr<const VersionGate> gate = nullptr) {
     workers_.push_back(std::make_unique<FakeWorker>(id, requests_));
     dispatcher_.AddWorker({"add", version, {{"sum", {"x"}, {"y"}}}}, requests_, workers_.back()->Link(), gate);
     return workers_.back().get();
@@ -136,7 +151,7 @@ class LoopDispatcherTest : public testing::Test {
   // One instance for each value.
   Status SubmitValues(Sink* sink, const std::vector<float>& values, RequestTicket* ticket = nullptr) {
     MethodTarget target;
-    if (Status status = dispatcher_.Find("add", 0, "sum", &target); !status.ok()) {
+    if (Status status = dispatcher_.Find("add", 0, "sum", kNoDeadline, &target); !status.ok()) {
       return status;
     }
     RequestInstances request;
@@ -159,7 +174,7 @@ class LoopDispatcherTest : public testing::Test {
   Status Submit(Sink* sink, size_t instances = 1, RequestTicket* ticket = nullptr, uint64_t version = 0,
                 int64_t deadline_ns = kNoDeadline) {
     MethodTarget target;
-    if (Status status = dispatcher_.Find("add", version, "sum", &target); !status.ok()) {
+    if (Status status = dispatcher_.Find("add", version, "sum", kNoDeadline, &target); !status.ok()) {
       return status;
     }
     RequestInstances request;
@@ -515,10 +530,58 @@ TEST_F(LoopDispatcherTest, WhoWouldWaitTooLongIsRefusedAtOnce) {
   limits_->max_queue_ns = 400 * kNanosPerMilli;
   EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kOverloaded);
   MethodTarget target;
-  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", &target).kind(), ErrorKind::kOverloaded) << "before anything is decoded";
+  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", kNoDeadline, &target).kind(), ErrorKind::kOverloaded)
+      << "before anything is decoded";
   limits_->max_queue_ns = kNanosPerSecond;
+  EXPECT_EQ(dispatcher_.Find("add", 0, "sum", deadline_in(700), &target).kind(), ErrorKind::kOverloaded) << "likewise";
+  EXPECT_TRUE(dispatcher_.long_queue());
+  EXPECT_TRUE(dispatcher_.Find("add", 0, "sum", deadline_in(900), &target).ok());
   EXPECT_TRUE(Submit(&sink).ok());
-  EXPECT_EQ(dispatcher_.stats().refused.load(), 3u);
+  EXPECT_EQ(dispatcher_.stats().refused.load(), 4u);
+}
+
+TEST_F(LoopDispatcherTest, WhenNothingMoreMayWaitNoRequestIsLookedAt) {
+  FakeWorker* worker = Add(1);
+  Sink sink;
+  EXPECT_TRUE(dispatcher_.Full().ok());
+  limits_->max_pending_requests = 1;
+  ASSERT_TRUE(Submit(&sink).ok());
+  const Status full = dispatcher_.Full();
+  EXPECT_EQ(full.kind(), ErrorKind::kOverloaded);
+  EXPECT_EQ(full.message(), "enqueued requests count exceeds the limit 1");
+  EXPECT_FALSE(dispatcher_.long_queue()) << "one request that waits is no long queue: the next may find it empty";
+  EXPECT_EQ(dispatcher_.stats().refused.load(), 1u);
+  worker->Answer(worker->Take()->request, 0, 1, 1);
+  Turn();
+  EXPECT_TRUE(dispatcher_.Full().ok());
+  limits_->max_pending_requests = 100;
+  FillQueue(worker, &sink);
+  limits_->max_pending_requests = 60;
+  EXPECT_FALSE(dispatcher_.Full().ok());
+  EXPECT_TRUE(dispatcher_.long_queue());
+  Add(2);
+  EXPECT_FALSE(dispatcher_.Full().ok());
+  EXPECT_FALSE(dispatcher_.long_queue()) << "one of the workers is idle";
+}
+
+TEST_F(LoopDispatcherTest, HealthOfAServableAndOfEachVersion) {
+  const auto gate = std::make_shared<VersionGate>(false);
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kUnknown);
+  Add(1, 1);
+  Add(2, 2, gate);
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kServing);
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kServing);
+  EXPECT_EQ(dispatcher_.Health("add", 2), ServableHealth::kNotServing) << "its gate is closed";
+  EXPECT_EQ(dispatcher_.Health("add", 3), ServableHealth::kUnknown);
+  EXPECT_EQ(dispatcher_.Health("other", 0), ServableHealth::kUnknown);
+  dispatcher_.RemoveWorker(1, "gone");
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kNotServing) << "known, but without a worker";
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kNotServing);
+  gate->store(true);
+  EXPECT_EQ(dispatcher_.Health("add", 2), ServableHealth::kServing);
+  EXPECT_EQ(dispatcher_.Health("add", 0), ServableHealth::kServing);
+  dispatcher_.DropVersion("add", 1);
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kUnknown);
 }
 
 TEST_F(LoopDispatcherTest, NewWorkerIsNotThoughtBusyWithTheOldOnesQueue) {
@@ -572,7 +635,7 @@ TEST_F(LoopDispatcherTest, DamagedAnswerFailsItsRequestAlone) {
 TEST_F(LoopDispatcherTest, MemoryOfLargeTensorsGoesBackWhenIdle) {
   FakeWorker* worker = Add(1);
   MethodTarget target;
-  ASSERT_TRUE(dispatcher_.Find("add", 0, "sum", &target).ok());
+  ASSERT_TRUE(dispatcher_.Find("add", 0, "sum", kNoDeadline, &target).ok());
   const std::vector<float> numbers(1 << 20, 1.0F);
   RequestInstances request;
   request.count = 1;
@@ -602,9 +665,9 @@ TEST_F(LoopDispatcherTest, NewestVersionWithAWorkerIsFound) {
   Add(1, 1);
   Add(2, 3);
   MethodTarget target;
-  EXPECT_EQ(dispatcher_.Find("none", 0, "sum", &target).kind(), ErrorKind::kServableUnavailable);
-  EXPECT_EQ(dispatcher_.Find("add", 2, "sum", &target).kind(), ErrorKind::kServableUnavailable);
-  EXPECT_EQ(dispatcher_.Find("add", 0, "none", &target).kind(), ErrorKind::kMethodUnavailable);
+  EXPECT_EQ(dispatcher_.Find("none", 0, "sum", kNoDeadline, &target).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Find("add", 2, "sum", kNoDeadline, &target).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Find("add", 0, "none", kNoDeadline, &target).kind(), ErrorKind::kMethodUnavailable);
   Sink sink;
   ASSERT_TRUE(Submit(&sink).ok());
   EXPECT_NE(workers_[1]->Take(), nullptr);
@@ -672,6 +735,83 @@ TEST_F(LoopDispatcherTest, DroppedVersionAnswersWhatItHas_AndMayComeBack) {
   again->Answer(again->Take()->request, 0, 1, 9);
   Turn();
   EXPECT_EQ(sink.values, (std::vector<float>{9}));
+}
+
+TEST_F(LoopDispatcherTest, WorkerTakesRequestsOnceItsProbeIsBackAndItHasJoined) {
+  FakeWorker* worker = AddNewcomer(1);
+  std::vector<Status> answers;
+  dispatcher_.ProbeWorker(1, [&](const Status& status) { answers.push_back(status); });
+  Turn();
+  Sink sink;
+  EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kServableUnavailable);
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kNotServing);
+  RequestRecord* probe = worker->Take();
+  ASSERT_NE(probe, nullptr);
+  EXPECT_EQ(probe->method, kProbeMethod);
+  EXPECT_EQ(probe->instances, 1U);
+  EXPECT_EQ(probe->inputs, 0U);
+  EXPECT_TRUE(answers.empty());
+
+  worker->AnswerProbe();
+  Turn();
+  ASSERT_EQ(answers.size(), 1U);
+  EXPECT_TRUE(answers[0].ok());
+  EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kServableUnavailable) << "it has not joined";
+  dispatcher_.JoinWorker(1);
+  EXPECT_EQ(dispatcher_.Health("add", 1), ServableHealth::kServing);
+  ASSERT_TRUE(Submit(&sink).ok());
+  worker->Answer(worker->Take()->request, 0, 1, 3);
+  Turn();
+  EXPECT_EQ(sink.values, std::vector<float>{3});
+  EXPECT_EQ(worker->BlocksOut(), 0U);
+}
+
+TEST_F(LoopDispatcherTest, ProbeThatFailsIsTold_OneOfADeadWorkerIsForgotten) {
+  FakeWorker* first = AddNewcomer(1);
+  std::vector<Status> answers;
+  const auto keep = [&](const Status& status) { answers.push_back(status); };
+  dispatcher_.ProbeWorker(1, keep);
+  Turn();
+  first->AnswerProbe(ErrorKind::kOverloaded, "no room on the way");
+  Turn();
+  ASSERT_EQ(answers.size(), 1U);
+  EXPECT_EQ(answers[0].message(), "no room on the way");
+  dispatcher_.RemoveWorker(1, "it died");
+
+  AddNewcomer(2);
+  dispatcher_.ProbeWorker(2, keep);
+  Turn();
+  dispatcher_.RemoveWorker(2, "it died");
+  dispatcher_.JoinWorker(2);
+  Turn();
+  EXPECT_EQ(answers.size(), 1U);
+  Sink sink;
+  EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kServableUnavailable);
+}
+
+TEST_F(LoopDispatcherTest, ProbeWaitsForRoomInTheRequestMemory) {
+  FakeWorker* busy = Add(1);
+  Sink sink;
+  for (const size_t instances : {1000, 100, 10, 1}) {
+    Status status;
+    while (status.ok()) {
+      status = Submit(&sink, instances);
+    }
+    ASSERT_NE(status.message().find("request memory"), std::string::npos) << status.message();
+  }
+  FakeWorker* newcomer = AddNewcomer(2);
+  bool answered = false;
+  dispatcher_.ProbeWorker(2, [&](const Status&) { answered = true; });
+  Turn();
+  EXPECT_EQ(newcomer->Take(), nullptr);
+  for (int i = 0; i < 2; ++i) {  // the memory that two leave is what small blocks are cut from
+    busy->Answer(busy->Take()->request, 0, 1000, 1);
+    Turn();
+  }
+  ASSERT_NE(newcomer->Take(), nullptr);
+  newcomer->AnswerProbe();
+  Turn();
+  EXPECT_TRUE(answered);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""Writes the seeds of distributed_frame_fuzz: a well-formed frame of each interesting kind, and what breaks the rules."""
+"""Writes the seeds of distributed_frame_fuzz: well-formed frames, and what breaks the rules."""
 
 import struct
 from pathlib import Path

@@ -15,11 +15,13 @@ PAGE = ROOT / "docs" / "compatibility.md"
 HEADER = ("what the documentation says", "here", "test")
 MODULES = (
     "mindspore_serving.server",
+    "mindspore_serving.server.distributed",
     "mindspore_serving.server.master.context",
     "mindspore_serving.server.register",
     "mindspore_serving.client",
     "mindspore_serving.master",
     "mindspore_serving.worker",
+    "mindspore_serving.worker.distributed",
 )
 REFERENCE = re.compile(r"`(tests/[^`:]+)::([^`]+)`")
 

@@ -16,6 +16,7 @@ DEFAULT_LIMITS = {
     "reply_timeout_seconds": 100.0,
     "max_resets_per_second": 1000,
     "max_control_frames_per_second": 100,
+    "connection_bytes_share": 0.25,
 }
 
 
@@ -96,7 +97,8 @@ def test_every_limit_is_checked(name):
     for wrong in (-1, True, "1", 1e12, float("nan")):
         with pytest.raises(RuntimeError, match=f"'{name}' should be"):
             server.ServerLimits(**{name: wrong})
-    assert f"{name}=1024" in repr(server.ServerLimits(**{name: 1024}))
+    good = 0.5 if name == "connection_bytes_share" else 1024
+    assert f"{name}={good}" in repr(server.ServerLimits(**{name: good}))
 
 
 def test_the_last_colon_splits_the_address():

@@ -46,7 +46,8 @@ class FakeDispatcher final : public Dispatcher {
     methods_[servable].push_back(std::move(method));
   }
 
-  Status Find(std::string_view servable, uint64_t version, std::string_view method, MethodTarget* target) override {
+  Status Find(std::string_view servable, uint64_t version, std::string_view method, int64_t,
+              MethodTarget* target) override {
     asked_version = version;
     if (!find_refusal.ok()) {
       return find_refusal;

@@ -32,6 +32,10 @@ class ServerLimits:
         max_control_frames_per_second (int, optional): gRPC: pings, settings, priorities and empty frames on one
             connection in the long run, 1 to 1000000. Ten seconds' worth may come at once, and replies allow for more;
             over it the connection ends with ENHANCE_YOUR_CALM. Default: 100.
+        connection_bytes_share (float, optional): The part of the bytes in flight (set_max_bytes_in_flight) that one
+            connection may hold with its requests and with replies that it has not read, 0.001 to 1. Over it new
+            requests of that connection are refused (RESOURCE_EXHAUSTED), or read later (REST); a single message may
+            be larger. Default: 0.25.
 
     Raises:
         RuntimeError: The type or value of a parameter is invalid.
@@ -55,6 +59,7 @@ class ServerLimits:
         idle_timeout_seconds: float | None = None,
         max_resets_per_second: int = 1000,
         max_control_frames_per_second: int = 100,
+        connection_bytes_share: float = 0.25,
     ) -> None:
         check_int, check_seconds = _checks.check_int, _checks.check_seconds
         self.max_connections: int = check_int("max_connections", max_connections, 1, 1_000_000)
@@ -75,6 +80,9 @@ class ServerLimits:
         self.max_resets_per_second: int = check_int("max_resets_per_second", max_resets_per_second, 1, 1_000_000)
         self.max_control_frames_per_second: int = check_int(
             "max_control_frames_per_second", max_control_frames_per_second, 1, 1_000_000
+        )
+        self.connection_bytes_share: float = _checks.check_number(
+            "connection_bytes_share", connection_bytes_share, 0.001, 1
         )
 
     def __repr__(self) -> str:

@@ -98,7 +98,8 @@ def blocking_client(traffic: Traffic, name: str, random: np.random.Generator) ->
                 kind, text = judge(request, decode(call(encode(request), timeout=deadline or PATIENCE)))
             except grpc.RpcError as error:
                 kind, text = outcome_of(error, deadline), str(error.details())
-            if kind == "deadline_exceeded":
+            refused_early = deadline is not None and kind == "overloaded" and "than its deadline allows" in text
+            if kind == "deadline_exceeded" or refused_early:
                 kind = RIGHT  # it is what the client asked for, whatever the server was busy with
             traffic.ledger.record(name, request.servable, sent, kind, text)
             traffic.rest(kind)

@@ -32,7 +32,7 @@ from mindspore_serving.server.distributed._agent_group import AgentGroup
 from mindspore_serving.server.distributed._agent_order import AgentOrder
 from mindspore_serving.server.distributed._agent_process import ProcessPlan
 from mindspore_serving.server.distributed._configuration import Configuration
-from mindspore_serving.server.distributed._local_ranks import LocalRanks, find_local_ranks, first_free_port
+from mindspore_serving.server.distributed._local_ranks import LocalRanks, ReservedPort, find_local_ranks
 from mindspore_serving.server.distributed._rank_table import check_layout
 from mindspore_serving.server.distributed._rank_table_file import RankTableFile
 
@@ -116,6 +116,7 @@ class Launcher:
         self._connect = connect
         self._command = command
         self._logs: dict[str, LogFile] = {}
+        self._port: ReservedPort | None = None  # of MindSpore's scheduler, in this life
         self._changed = threading.Condition()  # guards what follows
         self._registered = False  # in any life so far
         self._life_registered = False
@@ -204,6 +205,9 @@ class Launcher:
             raise _Again(str(error)) from None
         finally:
             client.close()
+            if self._port is not None:
+                self._port.release()
+                self._port = None
 
     def _receive_configuration(self, client: RankLauncher) -> Configuration:
         self._check_stopped()
@@ -218,8 +222,8 @@ class Launcher:
         settings.files.check_count(len(local.ranks))
         scheduler = None
         if device_type == CPU and local.ranks[0].rank_id == 0:
-            port = first_free_port(local.ip, settings.agent_start_port)
-            scheduler = f"[{local.ip}]:{port}" if ":" in local.ip else f"{local.ip}:{port}"
+            self._port = ReservedPort(local.ip, settings.agent_start_port)
+            scheduler = f"[{local.ip}]:{self._port.port}" if ":" in local.ip else f"{local.ip}:{self._port.port}"
         return local, Cluster(device_type, configuration.rank_size, scheduler)
 
     @staticmethod
@@ -253,7 +257,7 @@ class Launcher:
         launch: dict[str, Any],
         cluster: Cluster,
     ) -> None:
-        cluster = Cluster(cluster.device_type, cluster.rank_size, launch["scheduler"], cluster.rank_table_file)
+        cluster = Cluster(cluster.device_type, cluster.rank_size, launch["scheduler"] or None, cluster.rank_table_file)
         plans = self._process_plans(configuration, local, str(launch["token"]), cluster)
 
         def on_death(rank: int, text: str) -> None:

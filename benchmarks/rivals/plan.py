@@ -1,0 +1,94 @@
+"""What a run measures: the cases, how hard each is pressed, and how long that takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.load import Shape
+from rivals.loads import Level
+from rivals.rival import Rival
+
+
+@dataclass(frozen=True)
+class Case:
+    """A work, and how many instances of it a request has."""
+
+    name: str
+    title: str
+    work: str
+    instances: int
+    main: Level  # the level that summaries and plots show
+    full: tuple[Level, ...]
+    quick: tuple[Level, ...]  # of the fastest protocol
+    quick_others: tuple[Level, ...]  # of the others
+
+
+@dataclass(frozen=True)
+class Part:
+    case: Case
+    protocol: str
+    levels: tuple[Level, ...]
+
+
+@dataclass
+class Job:
+    """What is measured with one start of a server."""
+
+    rival: Rival
+    work: str
+    parts: list[Part] = field(default_factory=list)
+
+    def seconds(self, each: float) -> float:
+        """An estimate; a run takes its time and about a quarter of a second more."""
+        runs = sum(len(part.levels) for part in self.parts)
+        return self.rival.start_seconds + 1 + runs * (each + 0.25)
+
+
+def _closed(connections: int, streams: int = 1) -> Level:
+    return Level(Shape(connections, streams))
+
+
+def _open(rate: float) -> Level:
+    return Level(Shape(64), rate)
+
+
+C1, C4, C16, C64, C256, STREAMS = _closed(1), _closed(4), _closed(16), _closed(64), _closed(256), _closed(8, 16)
+_CLOSED = (C1, C16, C64, C256, STREAMS)
+_SMALL = (*_CLOSED, _open(500), _open(2000), _open(8000))
+
+CASES = [
+    Case("add", "the sum of two 2x2 matrices, one run of the model an instance", "add", 1, C64, _SMALL, (C64,), (C64,)),
+    Case("addb", "the same with a model for batches of 32", "addb", 1, C64, _SMALL, (C1, C64, STREAMS, _open(1000)),
+         (C64,)),
+    Case("addb-16i", "the same, 16 instances a request", "addb", 16, C16, (C1, C16, C64, _open(500)), (C16,), ()),
+    Case("mlp", "MLP 784-512-10, batches of 32", "mlp", 1, C64, (*_CLOSED, _open(500), _open(2000)), (C64,), (C64,)),
+    Case("lenet", "LeNet on 8x8 digits, batches of 32", "lenet", 1, C64,
+         (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
+    Case("prepost", "bytes to floats in Python, the MLP, the best class in Python", "prepost", 1, C64,
+         (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
+    Case("pipeline", "three models of 128 units after each other", "pipeline", 1, C64,
+         (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
+    Case("big", "4 MiB in, 4 MiB out", "big", 1, C4, (C1, C4, _open(20)), (C4,), ()),
+    Case("resnet50", "ResNet-50, one image at a time", "resnet50", 1, C4, (C1, C4), (C4,), ()),
+]  # fmt: skip
+
+
+def _fits(level: Level, grpc: bool) -> bool:
+    return grpc or level.shape.streams == 1
+
+
+def jobs(rivals: Sequence[Rival], cases: Sequence[Case], *, quick: bool) -> list[Job]:
+    """A start of each server for each work, in the order of the cases: a time limit cuts off whole works at the end."""
+    planned: list[Job] = []
+    for work in dict.fromkeys(case.work for case in cases):
+        for rival in rivals:
+            job = Job(rival, work)
+            for case in cases:
+                if case.work != work:
+                    continue
+                for position, (name, protocol) in enumerate(rival.protocols.items()):
+                    wanted = case.full if not quick else case.quick_others if position else case.quick
+                    levels = tuple(level for level in wanted if _fits(level, protocol.grpc))
+                    if levels:
+                        job.parts.append(Part(case, name, levels))
+            planned.append(job)
+    return planned
