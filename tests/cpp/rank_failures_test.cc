@@ -1,10 +1,13 @@
 // What becomes of a group of ranks when one of its processes, or a connection, does not do what it should.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <signal.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <memory>
 #include <string>
 #include <vector>
@@ -80,6 +83,20 @@ TEST_F(RankFailureTest, ARankThatFailsFailsTheRunAloneIfTheOthersFinish) {
   EXPECT_TRUE(Run(session.get(), {4, 1}, {2}, &result).ok());
   EXPECT_EQ(result, (std::vector<float>{4, 1}));
   EXPECT_EQ(server_->Failure(), "");
+}
+
+TEST_F(RankFailureTest, ThreeFailedRunsInARowEndTheGroup) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  for (const float value : {kFail, kFail, 1.0f, kFail, kFail, 2.0f, kFail, kFail}) {
+    EXPECT_EQ(Run(session.get(), {value}, {1}, &result).ok(), value != kFail);
+  }
+  EXPECT_EQ(server_->Failure(), "");
+  const Status status = Run(session.get(), {kFail}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here failed: no room; so have 3 runs in a row");
 }
 
 TEST_F(RankFailureTest, ASilentRankIsNamedWhenItsTimeIsOver) {
@@ -261,6 +278,112 @@ TEST_F(RankFailureTest, ModelsThatDoNotFitTogetherFailTheStart) {
   EXPECT_EQ(text,
             "the inputs of sub-graph 0 disagree: rank 0 on here has kMSI_Float32[4, 2] (rank.mindir), rank 1 on here "
             "has kMSI_Float32[4, 3] (rank.mindir)");
+}
+
+// Somebody who connects and says these bytes.
+class Stranger {
+ public:
+  Stranger(const std::string& address, const std::string& bytes) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in name{};
+    name.sin_family = AF_INET;
+    name.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+    inet_pton(AF_INET, "127.0.0.1", &name.sin_addr);
+    const timeval patience{60, 0};
+    setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    EXPECT_EQ(connect(fd_.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)), 0);
+    Say(bytes);
+  }
+  void Say(const std::string& bytes) {
+    EXPECT_EQ(send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  }
+  // The server has ended the connection, after whatever it had to say.
+  bool SeesTheEnd() {
+    char bytes[4096];
+    ssize_t got = 0;
+    while ((got = recv(fd_.get(), bytes, sizeof(bytes), 0)) > 0) {
+    }
+    return got == 0 || errno == ECONNRESET;
+  }
+
+ private:
+  UniqueFd fd_;
+};
+
+std::string Frame(FrameKind kind, const std::string& body, uint32_t claimed = 0) {
+  uint8_t header[kFrameHeaderBytes];
+  MakeFrameHeader(kind, claimed != 0 ? claimed : static_cast<uint32_t>(body.size()), &header);
+  return std::string(reinterpret_cast<const char*>(header), sizeof(header)) + body;
+}
+
+std::string LauncherHello(const std::string& identity) {
+  FrameWriter hello;
+  hello.U32(kFrameMagic);
+  hello.Text(identity);
+  return Frame(FrameKind::kHelloLauncher, hello.body());
+}
+
+TEST_F(RankFailureTest, HostileBytesEndTheirOwnConnectionAndNothingElse) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(false)});
+  const auto session = ReadySession();
+  FrameWriter claim;
+  claim.Text("host");
+  claim.Text("");
+  claim.U32(0xffffffff);
+  const std::vector<std::string> sayings{
+      "GET / HTTP/1.1\r\n\r\n",
+      std::string(1000, '\0'),
+      std::string(1000, '\xff'),
+      Frame(FrameKind::kHelloLauncher, "", 0xffffffff),
+      Frame(FrameKind::kHelloLauncher, "MRK1 and more"),
+      Frame(FrameKind::kClaim, ""),
+      Frame(FrameKind::kAgentDied, std::string(8, '\0')),
+      Frame(FrameKind::kRegister, std::string(60'000, 'x')),
+      Frame(FrameKind::kAttached, "\1"),
+      Frame(FrameKind::kReady, ""),
+      Frame(FrameKind::kDone, std::string(100, '\1')),
+      Frame(FrameKind::kRun, ""),
+      LauncherHello("a") + LauncherHello("a"),
+      LauncherHello("b") + Frame(FrameKind::kClaim, claim.body()),
+      LauncherHello("c") + Frame(FrameKind::kAgentDied, std::string(8, '\0')),
+      LauncherHello(std::string(10'000, 'i')),
+  };
+  for (const std::string& bytes : sayings) {
+    Stranger stranger(server_->address(), bytes);
+    EXPECT_TRUE(stranger.SeesTheEnd()) << bytes.substr(0, 30);
+    std::vector<float> result;
+    const Status status = Run(session.get(), {7}, {1}, &result);
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  server_->Stop("done");
+}
+
+TEST_F(RankFailureTest, ALauncherThatIsNotHeardOfIsGivenUp) {
+  options_.heartbeat_ns = 50 * kNanosPerMilli;
+  options_.silence_ns = 300 * kNanosPerMilli;
+  StartServer(2);
+  FrameWriter claim;
+  claim.Text("far");
+  claim.Text("");
+  claim.U32(1);
+  claim.U32(0);
+  Stranger silent(server_->address(), LauncherHello("silent") + Frame(FrameKind::kClaim, claim.body()));
+  EXPECT_TRUE(silent.SeesTheEnd());
+  EXPECT_TRUE(WaitUntil([&] { return server_->Progress().find("claimed ranks 0, 1") != std::string::npos; }));
+}
+
+TEST_F(RankFailureTest, ALauncherThatEndsWhenAllAreReadyEndsTheGroup) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(false)});
+  const auto session = ReadySession();
+  launcher_.reset();
+  for (auto& agent : agents_) {
+    EXPECT_EQ(agent->Join(), "worker gone");
+  }
+  std::vector<float> result;
+  const Status status = Run(session.get(), {1}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message().find("the launcher of rank 0, 1 on here is gone"), 0u) << status.message();
 }
 
 TEST_F(RankFailureTest, AnAddressInUseIsNamed) {
