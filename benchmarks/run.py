@@ -15,10 +15,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))  # servers.py, which starts and ends servers
 
-from cases import ceilings, extra_workers, lifecycle, overload, python_stage, serving  # noqa: E402
-from harness import load  # noqa: E402
+from cases import (  # noqa: E402
+    ceilings,
+    codec,
+    extra_workers,
+    lifecycle,
+    models,
+    open_loop,
+    overload,
+    python_stage,
+    serving,
+)
+from harness import budget, load  # noqa: E402
 from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
-from harness.table import render  # noqa: E402
+from harness.table import render, render_budget  # noqa: E402
 from harness.targets import ServingTarget  # noqa: E402
 
 WORK = ROOT / "build" / "bench"
@@ -120,6 +130,7 @@ def main() -> int:
     env = {"BENCH_SERVABLE_DIRECTORY": str(servables), "BENCH_SERVABLES": "add,addb,big,total"}
     makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]] = {
         "serving": lambda: ServingTarget(ROOT / "benchmarks" / "server.py", WORK, env),
+        **models.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **extra_workers.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **ceilings.programs(arguments.build),
     }
@@ -128,6 +139,9 @@ def main() -> int:
             *lifecycle.cases(WORK, env),
             *ceilings.cases(servables),
             *serving.cases(),
+            *codec.cases(arguments.build),
+            *models.cases(servables),
+            *open_loop.cases(arguments.build, WORK, targets.get, arguments.seconds),
             *overload.cases(arguments.build, WORK, env, arguments.seconds),
             *python_stage.cases(targets.get, arguments.seconds, WORK),
             *extra_workers.cases(),
@@ -135,14 +149,17 @@ def main() -> int:
         if arguments.case:
             cases = [case for case in cases if any(name in case.name for name in arguments.case)]
         if arguments.list or not cases:
-            print("\n".join(f"{case.name:14} {case.title}" for case in cases) or "no such case")
+            print("\n".join(f"{case.name:18} {case.title}" for case in cases) or "no such case")
             return 0 if cases else 2
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables)], check=True)
         outcomes = run_cases(cases, targets, arguments)
     description = describe_run(arguments)
-    print(render(cases, outcomes, markdown=False), description, sep="\n\n")
+    judged = budget.judged(budget.rows(serving.BIG_MB), outcomes)
+    parts = [render(cases, outcomes, markdown=False), render_budget(judged, markdown=False), description]
+    print("\n\n".join(parts))
     if arguments.markdown:
-        arguments.markdown.write_text(f"{render(cases, outcomes, markdown=True)}\n\n{description}\n")
+        parts = [render(cases, outcomes, markdown=True), render_budget(judged, markdown=True), description]
+        arguments.markdown.write_text("\n\n".join(parts) + "\n")
     return 1 if any(outcome.error for outcome in outcomes.values()) else 0
 
 

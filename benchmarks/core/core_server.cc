@@ -123,6 +123,7 @@ class LocalWorker {
     });
     ServableSignature signature{"add", 1, {{"add_common", {"x1", "x2"}, {"y"}}, {"no_model", {"x1"}, {"y"}}}};
     front_end->AddWorker(id, signature, std::move(attachment));
+    front_end->JoinWorker(id);
   }
   ~LocalWorker() {
     executor_->RequestStop();

@@ -205,6 +205,26 @@ void FrontEnd::AddWorker(uint64_t worker, const ServableSignature& signature, Wo
   }
 }
 
+void FrontEnd::ProbeWorker(uint64_t worker, const std::function<void(const Status&)>& answered) {
+  const auto came_back = AtCall(loops_.size(), [answered] { answered(Status::Ok()); });
+  const auto one_loop = [answered, came_back](const Status& status) {
+    if (status.ok()) {
+      came_back();
+    } else {
+      answered(status);
+    }
+  };
+  for (const auto& loop : loops_) {
+    loop->loop.Post([target = loop.get(), worker, one_loop] { target->dispatcher->ProbeWorker(worker, one_loop); });
+  }
+}
+
+void FrontEnd::JoinWorker(uint64_t worker) {
+  for (const auto& loop : loops_) {
+    loop->loop.Post([target = loop.get(), worker] { target->dispatcher->JoinWorker(worker); });
+  }
+}
+
 void FrontEnd::RemoveWorker(uint64_t worker, const std::string& reason) {
   for (const auto& loop : loops_) {
     loop->loop.Post([target = loop.get(), worker, reason] { target->dispatcher->RemoveWorker(worker, reason); });
@@ -233,6 +253,10 @@ void FrontEnd::WhenDrained(const std::string& servable, uint64_t version, std::f
 }
 
 void FrontEnd::Barrier(std::function<void()> done) {
+  if (loops_.empty()) {
+    done();
+    return;
+  }
   const auto one_loop = AtCall(loops_.size(), std::move(done));
   for (const auto& loop : loops_) {
     loop->loop.Post(one_loop);

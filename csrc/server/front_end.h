@@ -54,6 +54,9 @@ class FrontEnd {
   // Return before the loops have acted. What they do with it: loop_dispatcher.h.
   void AddWorker(uint64_t worker, const ServableSignature& signature, WorkerAttachment attachment,
                  const std::shared_ptr<const VersionGate>& gate = nullptr);
+  // `answered` is called on a loop's thread: once every loop's probe is back, or with the error of each that failed.
+  void ProbeWorker(uint64_t worker, const std::function<void(const Status&)>& answered);
+  void JoinWorker(uint64_t worker);
   void RemoveWorker(uint64_t worker, const std::string& reason);
   // As LoopDispatcher::GiveUp(), on every loop.
   void GiveUp(uint64_t worker, uint8_t running);

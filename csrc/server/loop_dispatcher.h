@@ -60,7 +60,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
  public:
   static constexpr int64_t kIdleNs = 10 * kNanosPerSecond;
   // long_queue(): ten times as long as a connection's input is gathered.
-  static constexpr int64_t kLongQueueNs = 50 * kNanosPerMilli;
+  static constexpr int64_t kLongQueueNs = 100 * kNanosPerMilli;
 
   // `doorbell` is the eventfd that workers ring for this loop.
   LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits);
@@ -79,9 +79,14 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
 
   // A servable version exists from its first worker on, and is found while its gate is open (null: always). `requests`
   // is the memory that all its workers have mapped; both are taken the first time and ignored later.
+  // The worker takes requests from JoinWorker() on.
   // Extra workers get the methods that have Python stages, and none with model stages while no device worker is there.
   void AddWorker(const ServableSignature& signature, std::shared_ptr<SharedMemory> requests,
                  std::shared_ptr<WorkerLink> link, std::shared_ptr<const VersionGate> gate = nullptr);
+  // Before JoinWorker(): sends a probe (tensor/exchange.h) through the worker's channel. `answered` is called once, on
+  // this thread, when it is back, with the error if it came back with one; never if the worker is removed first.
+  void ProbeWorker(uint64_t worker, std::function<void(const Status&)> answered);
+  void JoinWorker(uint64_t worker);
   // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version. A
   // request of which it was running an instance is moved so once only, that instance runs alone there, and after
   // SuspectOptions::max_deaths deaths it runs nowhere. What cannot be moved is answered with kWorkerUnavailable and
@@ -105,6 +110,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   struct Route;
   struct Pending;
   class Blocks;
+  struct Newcomer;
 
   void OnIo(uint32_t events) override;
   void OnWake() override;
@@ -127,6 +133,11 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   void DropSegments(Pending* pending);
   void FinishWithoutReply(Pending* pending);
   void GiveBackIdleMemory();
+  // loop_dispatcher_newcomers.cc
+  Newcomer* FindNewcomer(uint64_t worker);
+  void SendProbe(Newcomer* newcomer);
+  void EndProbe(WorkerLink* link, const WorkerLink::Segment& segment);
+  void ForgetNewcomer(const WorkerLink* link);
   // loop_dispatcher_deaths.cc
   Status FindSuspects(const Route& route, const MethodTarget& target, const RequestInstances& instances,
                       std::vector<Suspicion>* suspects);
@@ -142,6 +153,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   DispatchStats stats_;
   std::vector<std::unique_ptr<Route>> routes_;
   std::vector<std::shared_ptr<WorkerLink>> links_;
+  std::vector<Newcomer> newcomers_;
   std::deque<Pending> slots_;  // stable addresses
   std::vector<uint32_t> free_slots_;
   uint64_t pending_count_ = 0;

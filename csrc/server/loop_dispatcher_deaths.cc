@@ -115,6 +115,7 @@ void LoopDispatcher::RemoveWorker(uint64_t worker, const std::string& reason) {
   }
   const std::shared_ptr<WorkerLink> link = *found;
   Poll(link.get());  // what it finished counts
+  ForgetNewcomer(link.get());
   links_.erase(found);
   link->alive = false;
   for (const auto& route : routes_) {

@@ -11,6 +11,9 @@
 
 namespace msserving {
 
+// A probe's name to the worker; no slot has it.
+inline constexpr uint64_t kProbeRequest = UINT64_MAX;
+
 // One servable version as this loop sees it.
 struct LoopDispatcher::Route {
   Route(ServableSignature s, std::shared_ptr<SharedMemory> m, std::shared_ptr<const VersionGate> g)
@@ -59,6 +62,14 @@ struct LoopDispatcher::Pending {
 
   RequestRecord* record() const { return reinterpret_cast<RequestRecord*>(route->memory->base() + block); }
   uint64_t name() const { return uint64_t{generation} << 32 | slot; }
+};
+
+// A worker that is known and takes no requests yet.
+struct LoopDispatcher::Newcomer {
+  WorkerLink* link;
+  Route* route;
+  std::function<void(const Status&)> answered;  // null: not to be probed, or the answer has come
+  uint64_t block = SlabAllocator::kNone;        // of the probe that is out
 };
 
 // The reply blocks behind one delivered reply.

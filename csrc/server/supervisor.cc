@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <future>
 #include <utility>
 
 #include "server/supervisor_state.h"
@@ -134,6 +135,10 @@ void Supervisor::Stop(int64_t grace_ns, const std::function<bool()>& hurried) {
     });
     wait_for_all(10 * kNanosPerSecond);
   }
+  // What the loops were asked to tell this object is told, or forgotten with its worker.
+  std::promise<void> forgotten;
+  state_->front_end->Barrier([&forgotten] { forgotten.set_value(); });
+  forgotten.get_future().wait();
   state_->loop.Stop();
   state_->thread.join();
 }

@@ -34,6 +34,10 @@ struct ServableSpec {
   std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
 };
 
+// With this a worker of a distributed servable leaves that has lost its ranks: it is not to blame, so it comes
+// back after the first back-off, however often.
+inline constexpr int kRanksLostExitCode = 75;
+
 struct SupervisorOptions {
   int64_t first_backoff_ns = kNanosPerSecond;
   int64_t max_backoff_ns = 30 * kNanosPerSecond;
@@ -44,10 +48,14 @@ struct SupervisorOptions {
   // A running worker that shows no sign of life for so long (stopped, or its memory swapped out for good) is killed;
   // 0: never. Stages may run as long as they like: the sign comes from a thread of its own.
   int64_t silence_ns = 30 * kNanosPerSecond;
+  // A worker that has said that it is ready takes requests once a probe has come back through it; one whose probe does
+  // not come back for so long is killed.
+  int64_t probe_ns = 30 * kNanosPerSecond;
   int64_t terminate_ns = kNanosPerSecond;  // between SIGTERM and SIGKILL, for a worker over a method's time-out
 };
 
-// A worker is first *starting*; once ready it is *running*; *ending* if it hangs, until it has been killed; after a
+// A worker is first *starting*; *probing* once it has said that it is ready; *running* from when a probe has gone
+// through it (FrontEnd::ProbeWorker); *ending* if it hangs, until it has been killed; after a
 // death it waits out its back-off and starts again, until its version leaves or the supervisor stops. Only before it
 // was ready once is a failure final: its version has failed, and its other workers are ended.
 //

@@ -24,7 +24,7 @@
 namespace msserving {
 
 struct Supervisor::State {
-  enum class Phase { kStarting, kRunning, kEnding, kWaiting, kFailed, kStopped, kNotNeeded };
+  enum class Phase { kStarting, kProbing, kRunning, kEnding, kWaiting, kFailed, kStopped, kNotNeeded };
   struct Servable;
   struct Worker;
 
@@ -108,13 +108,16 @@ struct Supervisor::State::Worker {
   void Launch();
   void OnControl();
   void OnExit();
-  void Ready(const std::string& body);
-  void Died(const std::string& how);
+  void SaidReady(const std::string& body);
+  void Probed(const Status& status);
+  void Join();
+  void Died(const std::string& how, bool lost_ranks = false);
   void SendStop();
   void CloseControl();
   WorkerEnd AsEnd() const { return {id, control.get(), doorbell.get()}; }
   // supervisor_watch.cc
-  void WatchFromNow(double shortest_timeout_s);
+  void WatchProbe();
+  void WatchFromNow();
   void Watch();
   void LookAgain();
   void End(uint8_t running, const std::string& why, int signal);
@@ -139,6 +142,8 @@ struct Supervisor::State::Worker {
   uint64_t restarts = 0;
   int64_t backoff_ns = 0;
   int64_t ready_at_ns = 0;
+  ServableSignature signature;  // that the current process, or the last, gave with its description
+  std::string description;
   std::string said;           // the failure that the worker itself reported
   std::string ended_because;  // why the supervisor ended it
   uint64_t oom_kills = 0;     // of the whole machine, when the process started
@@ -146,7 +151,7 @@ struct Supervisor::State::Worker {
   int64_t watch_every_ns = 0;
   uint64_t beats = 0;       // the board's, when last looked at
   int64_t silent_ns = 0;    // how long they have been that
-  TimerId watch_timer = 0;  // also of the kill after a SIGTERM
+  TimerId watch_timer = 0;  // also of the probe, and of the kill after a SIGTERM
   LogFile log_file;
   LogPipe log_pipe;
   TimerId restart_timer = 0;

@@ -12,6 +12,7 @@ namespace msserving {
 const char* Supervisor::State::NameOf(Phase phase) {
   switch (phase) {
     case Phase::kStarting: return "starting";
+    case Phase::kProbing: return "probing";
     case Phase::kRunning: return "running";
     case Phase::kEnding: return "ending";
     case Phase::kWaiting: return "waiting to restart";

@@ -16,14 +16,27 @@ constexpr int64_t kWatchCloselyNs = 20 * kNanosPerMilli;
 
 }  // namespace
 
-void Supervisor::State::Worker::WatchFromNow(double shortest_timeout_s) {
+void Supervisor::State::Worker::WatchProbe() {
+  watch_timer = state->loop.AddTimer(state->loop.now_ns() + state->options.probe_ns, [this, probed = id] {
+    watch_timer = 0;
+    if (probed == id && phase == Phase::kProbing && !state->stopping) {
+      End(0,
+          "it was killed: it said that it was ready, but no probe came back through it within " +
+              std::to_string(state->options.probe_ns / kNanosPerMilli) + " ms",
+          SIGKILL);
+    }
+  });
+}
+
+void Supervisor::State::Worker::WatchFromNow() {
+  state->loop.CancelTimer(std::exchange(watch_timer, 0));
   watch_every_ns = kWatchNs;
   const auto at_least_every = [this](int64_t ns) { watch_every_ns = std::clamp(ns, kWatchCloselyNs, watch_every_ns); };
   if (state->options.silence_ns > 0) {
     at_least_every(state->options.silence_ns / 4);
   }
-  if (shortest_timeout_s > 0) {
-    at_least_every(static_cast<int64_t>(std::min(shortest_timeout_s, 3600.0) * 1e8));
+  if (signature.shortest_timeout_s > 0) {
+    at_least_every(static_cast<int64_t>(std::min(signature.shortest_timeout_s, 3600.0) * 1e8));
   }
   silent_ns = 0;
   LookAgain();

@@ -87,14 +87,14 @@ void Supervisor::State::Worker::OnControl() {
     return;
   }
   if (message.kind == 'R' && phase == Phase::kStarting && !servable->leaving()) {
-    Ready(message.body);
+    SaidReady(message.body);
   } else if (message.kind == 'F') {
     said = message.body;
   }
 }
 
-void Supervisor::State::Worker::Ready(const std::string& body) {
-  ServableSignature signature;
+void Supervisor::State::Worker::SaidReady(const std::string& body) {
+  signature = ServableSignature();
   signature.name = servable->spec.name;
   signature.version = servable->spec.version;
   if (Status status = ParseSignature(body, &signature); !status.ok()) {
@@ -102,23 +102,48 @@ void Supervisor::State::Worker::Ready(const std::string& body) {
     process.Signal(SIGKILL);
     return;
   }
-  phase = Phase::kRunning;
-  was_ready = true;
+  description = body;
+  phase = Phase::kProbing;
   ready_at_ns = state->loop.now_ns();
   state->front_end->AddWorker(id, signature, std::move(attachment), servable->gate);
+  state->front_end->ProbeWorker(id, [s = state, probed = id](const Status& status) {
+    s->loop.Post([s, probed, status] {
+      for (const auto& worker : s->workers) {
+        if (worker->id == probed && worker->phase == Phase::kProbing) {
+          worker->Probed(status);
+        }
+      }
+    });
+  });
+  WatchProbe();
+  state->Publish();
+}
+
+void Supervisor::State::Worker::Probed(const Status& status) {
+  if (status.ok()) {
+    Join();
+  } else {
+    End(0, "it was killed: a probe through it failed: " + status.message(), SIGKILL);
+  }
+}
+
+void Supervisor::State::Worker::Join() {
+  phase = Phase::kRunning;
+  was_ready = true;
+  state->front_end->JoinWorker(id);
   LogEvent(LogLevel::kInfo, "worker_ready").With("worker", spec.label).With("pid", process.pid());
   if (!spec.extra) {
     {
       const std::lock_guard<std::mutex> lock(state->mutex);
-      state->news[servable->id].text = body;
+      state->news[servable->id].text = description;
     }
     servable->has_models = signature.has_models;
-    servable->description = body;
+    servable->description = description;
     state->Introduce(this);
     state->StartExtras(servable, signature);
   }
   state->OpenIfReady(servable);
-  WatchFromNow(signature.shortest_timeout_s);
+  WatchFromNow();
   state->Publish();
 }
 
@@ -141,7 +166,7 @@ void Supervisor::State::Worker::OnExit() {
   if (exit.by_signal && exit.code == SIGKILL && ended_because.empty() && OomKills() > oom_kills) {
     how += ", perhaps by the kernel for want of memory: it has killed a process meanwhile";
   }
-  Died(ended_because.empty() ? how : ended_because);
+  Died(ended_because.empty() ? how : ended_because, !exit.by_signal && exit.code == kRanksLostExitCode);
 }
 
 void Supervisor::State::Worker::CloseControl() {
@@ -168,10 +193,10 @@ void Supervisor::State::CountDeath() {
   }
 }
 
-void Supervisor::State::Worker::Died(const std::string& how) {
+void Supervisor::State::Worker::Died(const std::string& how, bool lost_ranks) {
   state->loop.CancelTimer(std::exchange(watch_timer, 0));
   const Phase before = std::exchange(phase, state->stopping ? Phase::kStopped : Phase::kWaiting);
-  if (before == Phase::kRunning || before == Phase::kEnding) {
+  if (before == Phase::kProbing || before == Phase::kRunning || before == Phase::kEnding) {
     state->front_end->RemoveWorker(id, "the worker of " + spec.label + " ended while it had the request: " + how);
   }
   state->SayGone(*this);
@@ -191,8 +216,9 @@ void Supervisor::State::Worker::Died(const std::string& how) {
                               (tail.empty() ? "" : "\nThe last lines of its log " + spec.log_file + ":\n" + tail));
     return;
   }
-  const bool was_healthy = (before == Phase::kRunning || before == Phase::kEnding) &&
-                           state->loop.now_ns() - ready_at_ns >= state->options.healthy_after_ns;
+  const bool was_running = before == Phase::kRunning || before == Phase::kEnding;
+  const bool was_healthy =
+      lost_ranks || (was_running && state->loop.now_ns() - ready_at_ns >= state->options.healthy_after_ns);
   backoff_ns = backoff_ns == 0 || was_healthy ? state->options.first_backoff_ns
                                               : std::min(backoff_ns * 2, state->options.max_backoff_ns);
   ++restarts;

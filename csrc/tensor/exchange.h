@@ -44,6 +44,11 @@ struct WorkerBoard {
   std::atomic<int64_t> limit_ns[kTimedSlots];
 };
 
+// RequestRecord::method of a probe, a request of one instance without inputs: it takes the way of any other through the
+// worker's lanes, of an extra worker through a device worker too, runs nothing of the user's, and comes back without
+// outputs.
+inline constexpr uint32_t kProbeMethod = UINT32_MAX;
+
 // InstanceMark::running.
 inline constexpr uint8_t kRunningMark = 1;
 inline constexpr uint8_t kFirstTimedMark = 2;  // plus the slot, if the instance's method has a time-out
@@ -93,7 +98,7 @@ struct TensorRecord {
 struct RequestRecord {
   uint64_t request;                 // the server's name for it
   int64_t deadline_ns;              // CLOCK_MONOTONIC; kNoDeadline if none
-  uint32_t method;                  // index in the worker's ServableSignature
+  uint32_t method;                  // index in the worker's ServableSignature; kProbeMethod
   uint32_t instances;               // at least 1
   uint32_t inputs;                  // of the method
   std::atomic<uint32_t> cancelled;  // set by the server at any time: nobody waits for the answer any more

@@ -84,6 +84,7 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
   if (Status status = OpenEvents(std::move(doorbell)); !status.ok()) {
     return status;
   }
+  AddProbe();
   const size_t count = (lanes[kPython] && lanes[kDevice] ? 2 : 1) + tokens_[kPython] - 1;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -416,6 +417,9 @@ ExecutorStats Executor::stats() const {
   stats.live_instances = live_;
   stats.rows_with_devices = forwarder_ != nullptr ? forwarder_->rows_out() : 0;
   for (const auto& queue : queues_) {
+    if (queue->probe) {
+      continue;
+    }
     StageStats stage;
     stage.name = queue->name;
     stage.kind = queue->graph != nullptr ? StageKind::kModel : StageKind::kPython;

@@ -21,6 +21,9 @@
 // side's death is told by the server (Forget()): a device worker drops what nobody waits for any more, an extra worker
 // gives it to another device worker, once, or lets it fail.
 //
+// Probes. A probe (tensor/exchange.h) has a stage on each lane that there is, which runs nothing: so the server learns
+// that requests would come through.
+//
 // Locks. `mutex_` guards queues, channels, pools and counters. It is never held while a stage runs, bytes of tensors
 // are copied or a system call is made other than waking a thread. The memory pool's lock is a leaf below it.
 //
@@ -168,6 +171,7 @@ class Executor {
     uint32_t fewest = 0;
     uint32_t at_once = UINT32_MAX;
     uint32_t running = 0;  // batches of it in stages now
+    bool probe = false;    // a lane's for probes; no graph and no stage
     uint64_t instances = 0;
     uint64_t run_ns = 0;
     ModelCounters counters;
@@ -210,6 +214,10 @@ class Executor {
   uint32_t QueueForPython(const MethodPlan& plan, const StagePlan& stage);
   static void AdaptHandOver(StageQueue* queue, size_t instances, int64_t run_ns);
   uint32_t PythonBound(const MethodPlan& plan, const StagePlan& stage) const;
+  // executor_probe.cc
+  void AddProbe();
+  void RunProbe(Hand& hand, StageQueue& queue);
+  bool ForwardProbe(Hand& hand);
   // executor_extra.cc: channels of extra workers
   uint32_t PlanOfForwarded(const RequestRecord& record) const;
   void DropGoneChannels();
@@ -313,7 +321,8 @@ class Executor {
   bool starts_inline_ = false;
   std::vector<std::vector<uint32_t>> forwarded_;  // by model and sub-graph: the plan that runs it for extra workers
   uint32_t refusing_plan_ = 0;                    // for what an extra worker asks and is not there
-  bool keeps_together_ = false;                   // some stage takes stacked arrays
+  uint32_t probe_plan_ = UINT32_MAX;
+  bool keeps_together_ = false;  // some stage takes stacked arrays
 
   mutable std::mutex mutex_;  // guards everything below
   std::vector<std::unique_ptr<StageQueue>> queues_;

@@ -47,6 +47,10 @@ void Executor::Accept(Hand& hand) {
 
 // The number of the plan that a request asks for; false: there is none, and the channel is broken.
 bool Executor::PlanOf(const ChannelState& state, const RequestRecord& record, uint32_t* plan) {
+  if (record.method == kProbeMethod && record.inputs == 0) {
+    *plan = probe_plan_;
+    return true;
+  }
   if (state.extra != 0) {
     *plan = PlanOfForwarded(record);
     return true;
@@ -82,8 +86,10 @@ void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* rec
   const uint8_t* memory = state.channel->request_memory();
   const TensorRecord* tensor = record->tensors();
   const uint32_t count = request->remaining;
-  ++stats_.requests;
-  stats_.instances += count;
+  if (method != probe_plan_) {
+    ++stats_.requests;
+    stats_.instances += count;
+  }
   live_ += count;
   ++state.requests;
   for (uint32_t i = 0; i < count; ++i) {

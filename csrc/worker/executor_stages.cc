@@ -9,7 +9,9 @@
 namespace msserving {
 
 void Executor::RunStage(Hand& hand, StageQueue& queue) {
-  if (queue.graph != nullptr && forwarder_ != nullptr) {
+  if (queue.probe) {
+    RunProbe(hand, queue);
+  } else if (queue.graph != nullptr && forwarder_ != nullptr) {
     Forward(hand, queue);
   } else if (queue.graph != nullptr) {
     RunModel(hand, queue);
@@ -48,7 +50,7 @@ class Executor::ModelBatch final : public ModelSink {
   void OnFailed(uint32_t row, const Status& reason) override {
     Instance* instance = hand_->batch[row];
     instance->SetRunning(0);
-    if (reason.kind() == ErrorKind::kInvalidInput) {
+    if (reason.kind() == ErrorKind::kInvalidInput || reason.kind() == ErrorKind::kWorkerUnavailable) {
       instance->Fail(reason.kind(), reason.message());
     } else {
       const StagePlan& stage = instance->request->plan->stages[instance->stage];

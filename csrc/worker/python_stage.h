@@ -38,7 +38,7 @@ class PythonStageSink {
 
 struct PythonStageCall {
   uint32_t function;
-  uint32_t instances;
+  uint32_t instances;  // 0: a probe of the way to here; no function is called
   uint32_t inputs;
   uint32_t outputs;
   uint32_t batch_size;  // as in Stage

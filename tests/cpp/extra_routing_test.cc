@@ -44,6 +44,7 @@ class ExtraRouting : public testing::Test {
     link->extra = extra;
     links_[id] = link.get();
     dispatcher_.AddWorker(signature_, requests_, link);
+    dispatcher_.JoinWorker(link->worker());
   }
 
   Status Submit(const std::string& method) {

@@ -240,6 +240,26 @@ TEST_F(Forwarding, WithoutADeviceWorkerRowsFailAtOnce) {
   ExpectRight(server().Wait(Send(3)));
 }
 
+TEST_F(Forwarding, ProbeGoesThroughADeviceWorker_IfThereIsOne) {
+  StartExtra();
+  EXPECT_EQ(server().Wait(server().Probe())[0].error, ErrorKind::kOk);
+  Gate& gate = NewGate();
+  WorkerUnderTest& device = StartDevice(gate.Options());
+  Introduce(device, kDevice);
+  const uint64_t request = Send(1);
+  gate.AwaitRun();
+  const uint64_t probe = server().Probe();
+  ASSERT_TRUE(AwaitOut(2)) << "the row and the probe";
+  server().TakeReplies();
+  EXPECT_FALSE(server().Done(probe));
+  gate.OpenForGood();
+  const Answer answer = server().Wait(probe)[0];
+  EXPECT_EQ(answer.error, ErrorKind::kOk) << answer.message;
+  EXPECT_TRUE(answer.outputs.empty());
+  ExpectRight(server().Wait(request));
+  EXPECT_EQ(device.executor.stats().requests, 1u);
+}
+
 TEST_F(Forwarding, RowsOfADeadDeviceWorkerGoToAnother) {
   StartExtra();
   Gate& held = NewGate();

@@ -36,6 +36,7 @@ class FrontEndTest : public ::testing::Test {
     WorkerAttachment attachment;
     EXPECT_TRUE(front_end_.MakeAttachment(&slabs_, &attachment).ok());
     front_end_.AddWorker(1, {"add", 2, {{"sum", {"x"}, {"y"}}}}, std::move(attachment));
+    front_end_.JoinWorker(1);
     front_end_.SetReady(true);
     AwaitLoop();
   }

@@ -66,7 +66,7 @@ class SessionAcl : public testing::Test {
  protected:
   void SetUp() override {
     setenv("ASCEND_HOME_PATH", kFakeHome.c_str(), 1);
-    for (const char* name : {"FAIL", "DEVICES", "ON_DEVICE", "FOREIGN", "REPORT"}) Set(name, nullptr);
+    for (const char* name : {"FAIL", "FAIL_AFTER", "DEVICES", "ON_DEVICE", "FOREIGN", "REPORT"}) Set(name, nullptr);
     reinterpret_cast<decltype(&fake_ascendcl_reset)>(FakeSymbol("fake_ascendcl_reset"))();
   }
   void TearDown() override {
@@ -148,8 +148,25 @@ TEST_F(SessionAcl, ARunMakesNothingNew) {
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(RunAdd().ok());
   EXPECT_EQ(Live(), live);
   EXPECT_EQ(Calls("aclrtMalloc"), allocations);
-  EXPECT_EQ(Calls("aclmdlExecute"), 11U);
+  EXPECT_EQ(Calls("aclmdlExecute"), 12U) << "the trial run at load too";
   EXPECT_EQ(Calls("aclmdlLoadFromFile"), 1U);
+}
+
+TEST_F(SessionAcl, EachBatchSizeIsTriedWhenTheModelIsLoaded) {
+  Open(kBatches);
+  EXPECT_EQ(Calls("aclmdlExecute"), 3U);
+  Open(kAdd);
+  EXPECT_EQ(Calls("aclmdlExecute"), 4U);
+}
+
+TEST_F(SessionAcl, AModelThatCannotRunIsNotLoaded) {
+  Set("FAIL", "aclmdlExecute=507011");
+  Set("FAIL_AFTER", "1");
+  const std::string error = OpenError(Options(kBatches));
+  EXPECT_NE(error.find("a trial run with zeros in batch size 2 failed: aclmdlExecute() failed with error 507011"),
+            std::string::npos)
+      << error;
+  EXPECT_EQ(Live(), 0U);
 }
 
 TEST_F(SessionAcl, EveryElementTypeIsMapped) {
@@ -257,7 +274,8 @@ INSTANTIATE_TEST_SUITE_P(Every, SessionAclOpenFailure,
                                          "aclrtSetCurrentContext", "aclmdlLoadFromFile", "aclmdlCreateDesc",
                                          "aclmdlGetDesc", "aclmdlGetDynamicBatch", "aclmdlGetInputDimsV2",
                                          "aclmdlGetOutputDims", "aclrtMalloc", "aclCreateDataBuffer",
-                                         "aclmdlCreateDataset", "aclmdlAddDatasetBuffer"));
+                                         "aclmdlCreateDataset", "aclmdlAddDatasetBuffer", "aclrtMemcpy",
+                                         "aclmdlSetDynamicBatchSize", "aclmdlExecute", "aclmdlGetCurOutputDims"));
 
 class SessionAclRunFailure : public SessionAcl, public testing::WithParamInterface<const char*> {};
 

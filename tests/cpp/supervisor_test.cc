@@ -56,6 +56,28 @@ say(b"R", '{"shortest_timeout_s":%s,"methods":[{"name":"m","inputs":["x"],"outpu
 if config == "chatty":
     for i in range(2000):
         print("line", i, "x" * 40, flush=True)
+if config.startswith("mute"):
+    once = config.partition(" ")[2]  # a file: mute from the second process on
+    if not once or os.path.exists(once):
+        s.recv(1)
+    open(once, "w").close()
+if config.startswith("held "):
+    while not os.path.exists(config.partition(" ")[2]):
+        time.sleep(0.01)
+def answer_probe(rings, replies, doorbell):
+    rings, replies = mmap.mmap(rings, 0), mmap.mmap(replies, 0)
+    while rings[0:8] == bytes(8):
+        time.sleep(0.002)
+    request, = struct.unpack("<Q", rings[192:200])
+    text = b"broken within" if config == "broken" else b""
+    replies[64:104] = struct.pack("<QIIIIIIQ", request, 0, 1, 0, 0, 1 if text else 0, len(text), 128)
+    replies[128:128 + len(text)] = text
+    at = int(sys.argv[2])
+    rings[at + 192:at + 216] = struct.pack("<QQQ", request, 64, 128)
+    rings[at:at + 8] = struct.pack("<Q", 1)
+    os.write(doorbell, struct.pack("<Q", 1))
+for i in range(1, len(fds), 4):
+    answer_probe(fds[i], fds[i + 1], fds[i + 3])
 if config == "family":
     child = os.fork()
     if child == 0:
@@ -63,6 +85,10 @@ if config == "family":
     print("child is", child, flush=True)
 if config == "stubborn":
     time.sleep(60)
+if config.startswith("loses its ranks "):
+    while not os.path.exists(config[16:]):
+        time.sleep(0.01)
+    os._exit(75)
 s.recv(1)
 )";
 
@@ -75,6 +101,7 @@ class SupervisorTest : public testing::Test {
     SupervisorOptions options;
     options.first_backoff_ns = 10 * kNanosPerMilli;
     options.terminate_ns = 100 * kNanosPerMilli;
+    options.probe_ns = 3 * kNanosPerSecond;
     options.silence_ns = 2 * kNanosPerSecond;
     options.log_file = {10'000, 3};
     options.grace_ns = 500 * kNanosPerMilli;
@@ -88,12 +115,13 @@ class SupervisorTest : public testing::Test {
   }
 
   uint64_t Add(const std::string& config, uint64_t version = 1, bool joins_later = false) {
-    return supervisor_->Add({"add",
-                             version,
-                             {{"add, version " + std::to_string(version) + ", device 0", config, Log()}},
-                             {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
-                             {},
-                             joins_later});
+    return supervisor_->Add(
+        {"add",
+         version,
+         {{"add, version " + std::to_string(version) + ", device 0", config, Log()}},
+         {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard), std::to_string(ChannelLayout::kReplies)},
+         {},
+         joins_later});
   }
   Supervisor::Progress Wait(uint64_t version, std::string* error) {
     return supervisor_->WaitReady(std::array{version}, 30 * kNanosPerSecond, error);
@@ -110,6 +138,7 @@ class SupervisorTest : public testing::Test {
     std::ifstream file(path);
     return {std::istreambuf_iterator<char>(file), {}};
   }
+  std::string StateOf(size_t worker) { return supervisor_->Workers().at(worker).state; }
   int Pid() { return supervisor_->Workers().at(0).pid; }
 
   std::string directory_;
@@ -157,6 +186,51 @@ TEST_F(SupervisorTest, KilledWorkerIsStartedAgain) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   FAIL() << "not started again";
+}
+
+TEST_F(SupervisorTest, WorkerThatLosesItsRanksIsAlwaysStartedAgainAfterTheFirstBackOff) {
+  const std::string gate = directory_ + "/gate";
+  Add("loses its ranks " + gate);
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  std::ofstream(gate).close();
+  // With a back-off that doubles each time these would take minutes.
+  EXPECT_TRUE(WaitFor([this] { return supervisor_->Workers().at(0).restarts >= 14; }));
+}
+
+TEST_F(SupervisorTest, WorkerRunsOnceItsProbeIsBack) {
+  const std::string gate = directory_ + "/gate";
+  const uint64_t version = Add("held " + gate);
+  ASSERT_TRUE(WaitFor([this] { return supervisor_->Workers().size() == 1 && StateOf(0) == "probing"; }));
+  std::string error;
+  EXPECT_EQ(supervisor_->WaitReady(std::array{version}, 100 * kNanosPerMilli, &error), Supervisor::Progress::kStarting);
+  EXPECT_EQ(supervisor_->Describe(version), "");
+  std::ofstream(gate).close();
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  EXPECT_EQ(StateOf(0), "running");
+}
+
+TEST_F(SupervisorTest, FirstProbeThatDoesNotComeBack_OrFails_FailsTheVersionAndSaysSo) {
+  std::string error;
+  ASSERT_EQ(Wait(Add("mute", 1), &error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("no probe came back through it within 3000 ms"), std::string::npos) << error;
+  EXPECT_NE(error.find("worker says mute"), std::string::npos) << error;
+  ASSERT_EQ(Wait(Add("broken", 2), &error), Supervisor::Progress::kFailed);
+  EXPECT_NE(error.find("a probe through it failed: broken within"), std::string::npos) << error;
+}
+
+TEST_F(SupervisorTest, RestartedWorkerWhoseProbeDoesNotComeBackIsStartedAgain) {
+  Add("mute " + directory_ + "/once");
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  const int first = Pid();
+  kill(first, SIGKILL);
+  ASSERT_TRUE(WaitFor([&] { return Pid() != first && StateOf(0) == "probing"; }));
+  const int second = Pid();
+  ASSERT_TRUE(WaitFor([&] { return supervisor_->Workers().at(0).restarts >= 2; }));
+  EXPECT_NE(kill(second, 0), 0);
+  std::filesystem::remove(directory_ + "/once");
+  ASSERT_TRUE(WaitFor([&] { return StateOf(0) == "running"; }));
 }
 
 TEST_F(SupervisorTest, WorkerThatDoesNotLeaveIsKilled) {
@@ -257,12 +331,13 @@ TEST_F(SupervisorTest, FailedLaterVersionTakesItsWorkersAlongAndNothingElse) {
   const uint64_t first = Add("good", 1);
   std::string error;
   ASSERT_EQ(Wait(first, &error), Supervisor::Progress::kReady) << error;
-  const uint64_t second = supervisor_->Add({"add",
-                                            2,
-                                            {{"a", "stubborn", Log()}, {"b", "fail", Log()}},
-                                            {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard)},
-                                            {},
-                                            true});
+  const uint64_t second = supervisor_->Add(
+      {"add",
+       2,
+       {{"a", "stubborn", Log()}, {"b", "fail", Log()}},
+       {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard), std::to_string(ChannelLayout::kReplies)},
+       {},
+       true});
   EXPECT_EQ(Wait(second, &error), Supervisor::Progress::kFailed);
   EXPECT_NE(error.find("the model is broken"), std::string::npos) << error;
   ASSERT_TRUE(supervisor_->WaitGone(second, 30 * kNanosPerSecond));

@@ -123,6 +123,12 @@ def start_one(folder: Path, env: dict[str, str], model: str = ADD_OM, arguments:
         ({}, ADD_OM, ', device_type="CPU"', ["device_type 'CPU' is inconsistent with current running environment"]),
         ({"FAKE_ASCENDCL_DEVICES": "0"}, ADD_OM, "", ["device 0 cannot be used", "error 107001", "devices here: 0"]),
         ({}, "not a model", "", ["aclmdlLoadFromFile() failed with error 100014: EH9999", "add.om"]),
+        (
+            {"FAKE_ASCENDCL_FAIL": "aclmdlExecute=507011"},
+            ADD_OM,
+            "",
+            ["a trial run with zeros failed: aclmdlExecute() failed with error 507011"],
+        ),
         ({"FAKE_ASCENDCL_FAIL": "aclrtMalloc=207001"}, ADD_OM, "", ["aclrtMalloc() failed with error 207001"]),
     ],
 )
@@ -135,7 +141,7 @@ def test_WhatCannotStartSaysWhy(tmp_path, ascend, env, model, arguments, message
 
 
 def test_AFailedRunFailsItsInstancesAlone(tmp_path, ascend, make_instances):
-    env = {**ascend, "FAKE_ASCENDCL_FAIL": "aclmdlExecute=507011"}
+    env = {**ascend, "FAKE_ASCENDCL_FAIL": "aclmdlExecute=507011", "FAKE_ASCENDCL_FAIL_AFTER": "1"}
     with start_one(tmp_path, env, arguments=', device_type="ascend"') as server:
         answers = Client(server.grpc_address, "one", "add").infer(make_instances(2))
         errors = [answers] if isinstance(answers, dict) else answers

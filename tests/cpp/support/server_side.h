@@ -145,6 +145,12 @@ class ServerSide {
     return id;
   }
 
+  uint64_t Probe() {
+    const uint64_t id = QueueViews(kProbeMethod, 0, {}, kNoDeadline, 1);
+    Ring();
+    return id;
+  }
+
   RequestRecord* Record(uint64_t id) {
     return reinterpret_cast<RequestRecord*>(requests_memory_.base() + pending_.at(id).offset);
   }

@@ -83,10 +83,11 @@ enum Needs { kNothing, kInit, kCurrentContext };
 class Call {
  public:
   Call(const char* function, Needs needs) : lock_(state().mutex) {
-    ++state().calls[function];
+    const size_t before = state().calls[function]++;
     const std::string wanted = Setting("FAKE_ASCENDCL_FAIL");
     const size_t equals = wanted.find('=');
-    if (wanted.substr(0, equals) == function) {
+    const std::string after = Setting("FAKE_ASCENDCL_FAIL_AFTER");
+    if (wanted.substr(0, equals) == function && before >= std::strtoull(after.c_str(), nullptr, 10)) {
       const Error code = equals == std::string::npos ? kFailure : std::atoi(wanted.c_str() + equals + 1);
       error = Fail(code, std::string("[Fake]") + function + " was told to fail.");
     } else if (needs >= kInit && !state().initialised) {

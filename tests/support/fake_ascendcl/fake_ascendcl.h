@@ -19,6 +19,7 @@
 // Environment variables, read at every call:
 //
 //   FAKE_ASCENDCL_FAIL=aclmdlExecute[=CODE]   this function fails (with 500001 unless said otherwise)
+//   FAKE_ASCENDCL_FAIL_AFTER=N                only after N calls of it
 //   FAKE_ASCENDCL_DEVICES=N                   the number of devices; 2 unless set
 //   FAKE_ASCENDCL_ON_DEVICE=1                 the process runs on the device itself
 //   FAKE_ASCENDCL_FOREIGN=1                   somebody has initialised it already

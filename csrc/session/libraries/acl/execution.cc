@@ -1,6 +1,7 @@
 #include "session/libraries/acl/execution.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -88,6 +89,39 @@ void Execution::Run(const MsServingTensor* inputs, MsServingTensor* outputs) {
   }
   acl_.Check("aclmdlExecute", acl_->aclmdlExecute(model_.id(), inputs_.dataset.get(), outputs_.dataset.get()));
   for (size_t i = 0; i < model_.outputs().size(); ++i) CopyOut(i, &outputs[i]);
+}
+
+void Execution::TrialRun() {
+  size_t largest = 1;
+  for (const OmTensor& input : model_.inputs()) largest = std::max(largest, input.Bytes());
+  const std::unique_ptr<void, Free> zeros(std::aligned_alloc(MS_SERVING_SESSION_ALIGNMENT, RoundedUp(largest)));
+  if (zeros == nullptr) throw std::bad_alloc();
+  std::memset(zeros.get(), 0, RoundedUp(largest));
+  std::vector<int64_t> sizes = model_.batch_sizes();
+  if (sizes.empty()) sizes.push_back(0);  // the one that it was built for
+  for (const int64_t size : sizes) {
+    std::vector<MsServingTensor> inputs;
+    for (const OmTensor& described : model_.inputs()) {
+      MsServingTensor input{};
+      input.data = zeros.get();
+      input.dtype = described.dtype;
+      input.rank = static_cast<int32_t>(described.dims.size());
+      std::copy(described.dims.begin(), described.dims.end(), input.dims);
+      input.bytes = described.Bytes();
+      if (described.batched) {
+        input.bytes = input.bytes / static_cast<uint64_t>(input.dims[0]) * static_cast<uint64_t>(size);
+        input.dims[0] = size;
+      }
+      inputs.push_back(input);
+    }
+    std::vector<MsServingTensor> outputs(model_.outputs().size());
+    try {
+      Run(inputs.data(), outputs.data());
+    } catch (const std::runtime_error& e) {
+      throw std::runtime_error("the model was loaded, but a trial run with zeros" +
+                               (size > 0 ? " in batch size " + std::to_string(size) : "") + " failed: " + e.what());
+    }
+  }
 }
 
 void Execution::CopyOut(size_t output, MsServingTensor* to) const {

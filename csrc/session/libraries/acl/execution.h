@@ -15,6 +15,9 @@ namespace msserving::acl {
 class Execution {
  public:
   Execution(const AclLibrary& acl, const OmModel& model, CopyKind to_device, CopyKind to_host);
+  // Runs zeros, once in each batch size, so that a model that this device cannot run fails when it is loaded. Throws
+  // std::runtime_error.
+  void TrialRun();
   // Throws AclFailure. What it writes to `outputs` stays until the next run.
   void Run(const MsServingTensor* inputs, MsServingTensor* outputs);
 

@@ -53,6 +53,7 @@ MsServingSession::MsServingSession(const Options& options)
   info.batch_sizes = model_.batch_sizes().data();
   info.batch_sizes_count = model_.batch_sizes().size();
   info.way = "acl";
+  execution_.TrialRun();
 }
 
 // What the members hold is given back in this thread.
