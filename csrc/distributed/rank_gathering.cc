@@ -293,9 +293,12 @@ void RankServer::Begin() {
     FailGroup(status.message());
     return;
   }
-  auto runner = std::make_shared<RankRunner>(
-      &loop_, std::move(runners), RankRunnerOptions{options_.stage_size, options_.rank_timeout_ns, options_.grace_ns},
-      [this](const std::string& why) { FailGroup(why); });
+  RankRunnerOptions run_options;
+  run_options.stage_size = options_.stage_size;
+  run_options.rank_timeout_ns = options_.rank_timeout_ns;
+  run_options.grace_ns = options_.grace_ns;
+  auto runner = std::make_shared<RankRunner>(&loop_, std::move(runners), run_options,
+                                             [this](const std::string& why) { FailGroup(why); });
   {
     std::lock_guard lock(mutex_);
     descriptions_ = std::move(descriptions);

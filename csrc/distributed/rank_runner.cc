@@ -328,8 +328,12 @@ Status RankRunner::Collect(std::span<MsServingTensor> outputs) {
     }
   }
   if (!failure.empty()) {
+    if (++failures_ >= options_.most_failures) {
+      return Lose(failure + "; so have " + std::to_string(failures_) + " runs in a row");
+    }
     return Status(ErrorKind::kStageFailed, failure);
   }
+  failures_ = 0;
   if (std::string why; !CompareShapes(&why)) {
     return Lose(why);
   }

@@ -36,6 +36,8 @@ struct RankRunnerOptions {
   // When one rank has failed, the others have this long to finish: if all do, they are in step still, and the failure
   // is that of the run alone.
   int64_t grace_ns = 2 * kNanosPerSecond;
+  // So many failed runs in a row end the group: a rank's graph may be of no use once a run of it has failed.
+  uint32_t most_failures = 3;
 };
 
 class RankRunner {
@@ -98,6 +100,7 @@ class RankRunner {
   uint64_t sent_generation_ = 0;
   TensorWindow outputs_;
   uint64_t seq_ = 0;
+  uint32_t failures_ = 0;  // since a run succeeded
   std::vector<MsServingTensor> shapes_;
   std::vector<MsServingTensor> leader_shapes_;
   // Of the run under way, for the loop's thread.

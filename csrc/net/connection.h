@@ -38,7 +38,7 @@ class Connection : private IoHandler, private Flushable {
  public:
   // Output that Produce() may have pending before it should stop.
   static constexpr size_t kOutputHighWater = 512 << 10;
-  static constexpr int64_t kGatherNs = 5 * kNanosPerMilli;
+  static constexpr int64_t kGatherNs = 10 * kNanosPerMilli;
 
   // `tls` may be null. The socket must be non-blocking. Nothing happens before Start().
   Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<TlsContext>& tls);
