@@ -68,9 +68,9 @@ std::optional<std::vector<int64_t>> SizesOf(const SessionInfo& info) {
   if (!info.batch_sizes.empty()) {
     return info.batch_sizes;
   }
-  const std::vector<TensorInfo>& tensors = info.inputs.empty() ? info.outputs : info.inputs;
-  if (tensors[0].rank > 0 && tensors[0].dims[0] > 0) {
-    return std::vector<int64_t>{tensors[0].dims[0]};
+  // A later stage without inputs has no dimension of which one could tell that it is the batch.
+  if (!info.inputs.empty() && info.inputs[0].rank > 0 && info.inputs[0].dims[0] > 0) {
+    return std::vector<int64_t>{info.inputs[0].dims[0]};
   }
   return std::nullopt;
 }

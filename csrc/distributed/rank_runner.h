@@ -25,7 +25,7 @@ namespace msserving {
 
 struct RunnerRank {
   RankDescription description;
-  FrameConnection* connection = nullptr;  // of the loop's thread
+  FrameConnection* connection = nullptr;  // of the loop's thread; null when it has ended
   UniqueFd socket;                        // local ranks: where descriptors go
   UniqueFd bell;                          // local ranks: wakes them
 };
@@ -36,6 +36,8 @@ struct RankRunnerOptions {
   // When one rank has failed, the others have this long to finish: if all do, they are in step still, and the failure
   // is that of the run alone.
   int64_t grace_ns = 2 * kNanosPerSecond;
+  // So many failed runs in a row end the group: a rank's graph may be of no use once a run of it has failed.
+  uint32_t most_failures = 3;
 };
 
 class RankRunner {
@@ -50,6 +52,8 @@ class RankRunner {
   Status Begin();
   // The loop's thread. Not ok: the rank broke the rules.
   Status OnDone(uint32_t rank, FrameBody* body);
+  // The loop's thread: the rank's connection is no more.
+  void OnGone(uint32_t rank) { ranks_[rank].connection = nullptr; }
   // The loop's thread, when no connection uses inputs any more: runs fail with this text from now on.
   void Fail(const std::string& why);
 
@@ -98,6 +102,7 @@ class RankRunner {
   uint64_t sent_generation_ = 0;
   TensorWindow outputs_;
   uint64_t seq_ = 0;
+  uint32_t failures_ = 0;  // since a run succeeded
   std::vector<MsServingTensor> shapes_;
   std::vector<MsServingTensor> leader_shapes_;
   // Of the run under way, for the loop's thread.

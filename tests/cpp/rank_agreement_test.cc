@@ -83,6 +83,17 @@ TEST(RankAgreementTest, BatchSizesAreThoseThatAllRanksHave) {
   EXPECT_EQ(AgreeOnModels(ranks, 1, &made).message(), "there is no batch size that sub-graph 0 has on all ranks");
 }
 
+TEST(RankAgreementTest, AStageWithoutInputsSaysNothingOfBatchSizes) {
+  auto ranks = Ranks(2);
+  ranks[0].models[0].info.batch_sizes = {4};
+  ranks[1].models[0].info.inputs.clear();
+  ranks[1].models[0].info.outputs = {FloatInfo({7, 3})};
+  std::vector<SessionInfo> made;
+  const Status status = AgreeOnModels(ranks, 2, &made);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(made[0].batch_sizes, (std::vector<int64_t>{4}));
+}
+
 TEST(RankAgreementTest, AllRanksHaveAsManySubgraphs) {
   auto ranks = Ranks(2);
   ranks[1].models.push_back(ranks[1].models[0]);

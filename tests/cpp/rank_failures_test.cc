@@ -85,6 +85,20 @@ TEST_F(RankFailureTest, ARankThatFailsFailsTheRunAloneIfTheOthersFinish) {
   EXPECT_EQ(server_->Failure(), "");
 }
 
+TEST_F(RankFailureTest, ThreeFailedRunsInARowEndTheGroup) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  for (const float value : {kFail, kFail, 1.0f, kFail, kFail, 2.0f, kFail, kFail}) {
+    EXPECT_EQ(Run(session.get(), {value}, {1}, &result).ok(), value != kFail);
+  }
+  EXPECT_EQ(server_->Failure(), "");
+  const Status status = Run(session.get(), {kFail}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here failed: no room; so have 3 runs in a row");
+}
+
 TEST_F(RankFailureTest, ASilentRankIsNamedWhenItsTimeIsOver) {
   options_.rank_timeout_ns = 300 * kNanosPerMilli;
   StartServer(2);
@@ -370,6 +384,20 @@ TEST_F(RankFailureTest, ALauncherThatEndsWhenAllAreReadyEndsTheGroup) {
   const Status status = Run(session.get(), {1}, {1}, &result);
   EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
   EXPECT_EQ(status.message().find("the launcher of rank 0, 1 on here is gone"), 0u) << status.message();
+}
+
+TEST_F(RankFailureTest, ARunAfterARemoteRanksEndFailsLikeTheRunsBeforeIt) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(false)}, testing::Path::kTcp);
+  const auto session = ReadySession();
+  std::vector<float> result;
+  ASSERT_TRUE(Run(session.get(), {1}, {1}, &result).ok());
+  agents_[1]->Kill();
+  EXPECT_EQ(agents_[1]->Join(), "stopped");
+  // The launcher knows nothing of it: for a second it is waited for what that has to say.
+  const Status status = Run(session.get(), {1}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here is gone: the other side has closed the connection");
 }
 
 TEST_F(RankFailureTest, AnAddressInUseIsNamed) {
