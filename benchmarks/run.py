@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))  # servers.py, which starts 
 from cases import (  # noqa: E402
     ceilings,
     codec,
+    distributed,
     extra_workers,
     lifecycle,
     models,
@@ -130,6 +131,7 @@ def main() -> int:
     env = {"BENCH_SERVABLE_DIRECTORY": str(servables), "BENCH_SERVABLES": "add,addb,big,total"}
     makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]] = {
         "serving": lambda: ServingTarget(ROOT / "benchmarks" / "server.py", WORK, env),
+        **distributed.targets(WORK),
         **models.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **extra_workers.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **ceilings.programs(arguments.build),
@@ -145,6 +147,7 @@ def main() -> int:
             *overload.cases(arguments.build, WORK, env, arguments.seconds),
             *python_stage.cases(targets.get, arguments.seconds, WORK),
             *extra_workers.cases(),
+            *distributed.cases(WORK),
         ]
         if arguments.case:
             cases = [case for case in cases if any(name in case.name for name in arguments.case)]
