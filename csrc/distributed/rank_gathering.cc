@@ -19,6 +19,7 @@ namespace msserving {
 namespace {
 
 constexpr size_t kMaxGreeting = 64;  // connections on the machine's own socket that have not said anything
+constexpr int64_t kClaimNs = 60 * kNanosPerSecond;  // from the configuration on
 constexpr size_t kMaxIdentity = 64;
 
 Status Broken() { return Status(ErrorKind::kInvalidInput, "it has sent a broken frame"); }
@@ -108,7 +109,7 @@ Status RankServer::OnLauncherHello(FrameConnection* connection, Peer* peer, Fram
   }
   peer->role = Role::kLauncher;
   peer->identity = identity;
-  loop_.CancelTimer(std::exchange(peer->greeting_timer, 0));
+  ExpectSoon(connection, peer, kClaimNs, "it did not claim any ranks");
   connection->Send(FrameKind::kConfiguration, options_.configuration);
   return Status::Ok();
 }
@@ -150,6 +151,7 @@ Status RankServer::OnClaim(FrameConnection* connection, Peer* peer, FrameReader*
     ranks_[rank].host = peer->host;
   }
   peer->claimed = true;
+  loop_.CancelTimer(std::exchange(peer->greeting_timer, 0));
   if (std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.launcher != nullptr; })) {
     Launch();
   }
@@ -266,11 +268,9 @@ Status RankServer::OnAttached(Peer* peer, FrameReader* reader) {
   if (peer->role != Role::kAgent || !peer->registered || rank.attached || !reader->AtEnd()) {
     return Unexpected();
   }
+  // Who did not get there after all, for example because another user runs it, is reached over the network.
   if (local) {
     AcceptLocals();
-    if (!rank.socket) {
-      return Status(ErrorKind::kInvalidInput, "it did not come to the machine's own socket");
-    }
   }
   rank.attached = true;
   if (std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& one) { return one.attached; })) {

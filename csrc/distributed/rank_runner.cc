@@ -13,6 +13,8 @@
 namespace msserving {
 namespace {
 
+constexpr uint32_t kMaxBareAnswer = 4 * kMaxSmallFrame;  // shapes, or a reason
+
 constexpr char kBoardMessage = 'B';
 
 bool SameShape(const MsServingTensor& a, const MsServingTensor& b) {
@@ -35,7 +37,7 @@ std::string ShapesText(const std::vector<MsServingTensor>& tensors) {
 uint32_t AnswerLimit(const RankDescription& rank) {
   uint64_t most = 0;
   for (const RankModel& model : rank.models) {
-    uint64_t bytes = kMaxSmallFrame;
+    uint64_t bytes = kMaxBareAnswer;
     for (const TensorInfo& output : model.info.outputs) {
       uint64_t elements = 1;
       for (int d = 0; d < output.rank; ++d) {
@@ -108,7 +110,7 @@ Status RankRunner::Begin() {
     begin.U32(slots_[i]);
     rank.connection->Send(FrameKind::kBegin, begin.body());
     const bool answers = i + 1 == ranks_.size();
-    rank.connection->set_max_body(answers && !IsLocal(i) ? AnswerLimit(rank.description) : kMaxSmallFrame);
+    rank.connection->set_max_body(answers && !IsLocal(i) ? AnswerLimit(rank.description) : kMaxBareAnswer);
   }
   return Status::Ok();
 }
@@ -120,6 +122,10 @@ Status RankRunner::OnDone(uint32_t rank, FrameBody* body) {
   const uint64_t seq = order().seq.load(std::memory_order_acquire);
   if (IsLocal(rank) || !ReadDone(body->bytes(), &done, &tensors)) {
     return Status(ErrorKind::kInvalidInput, "the rank has sent a broken answer");
+  }
+  // Its inputs may be reused from now on: they must have left.
+  if (ranks_[rank].connection == nullptr || ranks_[rank].connection->has_unsent()) {
+    return Status(ErrorKind::kInvalidInput, "the rank has answered before it had the run");
   }
   if (done.seq != seq || remote.seq.load(std::memory_order_relaxed) == seq) {
     return Status(ErrorKind::kInvalidInput, "the rank has answered a run that it was not given");
@@ -233,7 +239,7 @@ void RankRunner::SendToRemotes() {
     return;  // the inputs may be gone
   }
   for (size_t i = 0; i < ranks_.size(); ++i) {
-    if (IsLocal(i)) {
+    if (IsLocal(i) || ranks_[i].connection == nullptr) {
       continue;
     }
     const bool takes_inputs = !ranks_[i].description.models[subgraph_].info.inputs.empty();

@@ -25,7 +25,7 @@ namespace msserving {
 
 struct RunnerRank {
   RankDescription description;
-  FrameConnection* connection = nullptr;  // of the loop's thread
+  FrameConnection* connection = nullptr;  // of the loop's thread; null when it has ended
   UniqueFd socket;                        // local ranks: where descriptors go
   UniqueFd bell;                          // local ranks: wakes them
 };
@@ -52,6 +52,8 @@ class RankRunner {
   Status Begin();
   // The loop's thread. Not ok: the rank broke the rules.
   Status OnDone(uint32_t rank, FrameBody* body);
+  // The loop's thread: the rank's connection is no more.
+  void OnGone(uint32_t rank) { ranks_[rank].connection = nullptr; }
   // The loop's thread, when no connection uses inputs any more: runs fail with this text from now on.
   void Fail(const std::string& why);
 

@@ -178,11 +178,16 @@ void RankServer::Accept(UniqueFd socket) {
   options.silence_ns = options_.silence_ns;
   auto* connection = new FrameConnection(&loop_, std::move(socket), tls_, this, options);
   Peer& peer = peers_[connection];
-  peer.greeting_timer = loop_.AddTimer(loop_.now_ns() + kGreetingNs, [this, connection] {
-    peers_[connection].greeting_timer = 0;
-    connection->End("it did not say who it is");
-  });
+  ExpectSoon(connection, &peer, kGreetingNs, "it did not say who it is");
   connection->Begin();
+}
+
+void RankServer::ExpectSoon(FrameConnection* connection, Peer* peer, int64_t within_ns, const char* otherwise) {
+  loop_.CancelTimer(peer->greeting_timer);
+  peer->greeting_timer = loop_.AddTimer(loop_.now_ns() + within_ns, [this, connection, otherwise] {
+    peers_[connection].greeting_timer = 0;
+    connection->End(otherwise);
+  });
 }
 
 void RankServer::SetState(State state, const std::string& text) {
@@ -319,6 +324,9 @@ void RankServer::OnGone(FrameConnection* connection, const std::string& why) {
   if (peer.role == Role::kAgent) {
     Rank& rank = ranks_[peer.rank];
     rank.agent = nullptr;
+    if (runner_ != nullptr) {
+      runner_->OnGone(peer.rank);
+    }
     Miss(RankText(peer.rank, rank.host) + " is gone: " + why, static_cast<int>(peer.rank));
   } else if (peer.claimed) {
     std::vector<uint32_t> left;

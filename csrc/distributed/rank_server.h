@@ -111,6 +111,7 @@ class RankServer final : private FrameOwner {
   Status OnAttached(Peer* peer, FrameReader* reader);
   Status OnAgentDied(FrameConnection* connection, FrameReader* reader);
   Status OnReady(Peer* peer);
+  void ExpectSoon(FrameConnection* connection, Peer* peer, int64_t within_ns, const char* otherwise);
   void Refuse(FrameConnection* connection, Peer* peer, const std::string& why);
   void Launch();
   void Begin();

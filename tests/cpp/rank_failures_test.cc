@@ -386,6 +386,20 @@ TEST_F(RankFailureTest, ALauncherThatEndsWhenAllAreReadyEndsTheGroup) {
   EXPECT_EQ(status.message().find("the launcher of rank 0, 1 on here is gone"), 0u) << status.message();
 }
 
+TEST_F(RankFailureTest, ARunAfterARemoteRanksEndFailsLikeTheRunsBeforeIt) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(false)}, testing::Path::kTcp);
+  const auto session = ReadySession();
+  std::vector<float> result;
+  ASSERT_TRUE(Run(session.get(), {1}, {1}, &result).ok());
+  agents_[1]->Kill();
+  EXPECT_EQ(agents_[1]->Join(), "stopped");
+  // The launcher knows nothing of it: for a second it is waited for what that has to say.
+  const Status status = Run(session.get(), {1}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here is gone: the other side has closed the connection");
+}
+
 TEST_F(RankFailureTest, AnAddressInUseIsNamed) {
   StartServer(1);
   std::unique_ptr<RankServer> second;

@@ -8,6 +8,7 @@ def _env(start: Start) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_AUTH_MODE": "disabled",  # one node, on the loopback interface
+        "RAY_raylet_start_wait_time_s": "120",
         "RAY_TMPDIR": "/tmp",
     }
 
