@@ -67,6 +67,12 @@ def _own_time_and(case: str, model: str, more_us: float) -> Callable[[Outcomes],
     return judge
 
 
+def _distributed(outcomes: Outcomes) -> Verdict:
+    bare = outcomes["distributed-bare"].figure
+    more = outcomes["distributed-1x1"].median("p50_us") - bare
+    return Verdict(f"{bare:,.0f} {more:+,.0f} µs", more <= 150)
+
+
 def _start_up(outcomes: Outcomes) -> Verdict:
     more = outcomes["start-up"].figure - outcomes["bare-load"].figure
     return Verdict(f"{more:+.2f} s", more <= 0.3)
@@ -85,6 +91,8 @@ def _of_model(name: str, title: str) -> list[Row]:
 def rows(big_mb: float) -> list[Row]:
     """`big_mb`: what a request of the large tensors carries."""
     return [
+        Row("2 ranks, one connection", "p50: the bare AllReduce run + 150 µs", ("distributed-bare", "distributed-1x1"),
+            _distributed),
         Row("addb, gRPC 64x1", "≤ 25 µs CPU", ("addb-64x1",), _at_most("addb-64x1", "cpu_us", 25, "µs")),
         Row("addb, gRPC 64x1", "≥ 60 % of the bare echo", ("addb-64x1", "bare-64x1"),
             _share("addb-64x1", "bare-64x1", 0.6)),
