@@ -109,6 +109,8 @@ class RankServerTest : public ::testing::Test {
     agents_.clear();
   }
 
+  RankServerTest() { options_.rank_timeout_ns = kPatienceNs; }
+
   RankServerOptions options_;
   std::unique_ptr<RankServer> server_;
   std::unique_ptr<RankLauncher> launcher_;

@@ -65,7 +65,7 @@ TEST_P(RankPathTest, InputsAndOutputsOfAnySizeGetThrough) {
   ExpectReady();
   std::shared_ptr<Session> session;
   ASSERT_TRUE(server_->MakeSession(0, &session).ok());
-  for (const size_t size : {size_t{1}, size_t{1000}, size_t{3} << 20, size_t{0}, size_t{5} << 20, size_t{7}}) {
+  for (const size_t size : {size_t{1}, size_t{1000}, size_t{300'000}, size_t{0}, size_t{700'000}, size_t{7}}) {
     std::vector<float> values(size);
     for (size_t i = 0; i < size; ++i) {
       values[i] = static_cast<float>(i % 1000);
