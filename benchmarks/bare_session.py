@@ -1,6 +1,6 @@
 """Runs one model back to back through its session, in one thread, and prints the runs a second as its last line.
 
-usage: bare_session.py MODEL.mindir BATCH (0: without batch dimension)
+usage: bare_session.py MODEL.mindir ROWS (of a run: 1 or the model's batch; 0: without batch dimension)
 
 The loop is Python's, some hundred nanoseconds a run; no server, no queue, no copy.
 """
@@ -23,13 +23,15 @@ def timed(session: Session, inputs: list[np.ndarray], runs: int) -> float:
 
 
 def main() -> None:
-    model = load_model(sys.argv[1], with_batch_dim=sys.argv[2] != "0", device_type="CPU")
+    rows = int(sys.argv[2])
+    model = load_model(sys.argv[1], with_batch_dim=rows > 0, device_type="CPU")
     print(model.way, model.batch_sizes)
     if model.session_library is None:
         raise SystemExit("the model has no session library to run it")
     inputs = []
     for info in model.inputs:
-        array = aligned_empty(info.dims or (), NUMPY_DTYPES[info.dtype])
+        dims = info.dims or ()
+        array = aligned_empty((rows, *dims[1:]) if rows else dims, NUMPY_DTYPES[info.dtype])
         array.fill(1)
         inputs.append(array)
     with SessionLibrary(model.session_library).open(model.session_options) as session:

@@ -1,6 +1,8 @@
 """Exports the benchmarks' models beside copies of their servable_config.py.
 
-usage: models.py FOLDER
+usage: models.py FOLDER [--real]
+
+With --real also the perceptron, LeNet and ResNet-50, which take a while.
 """
 
 import shutil
@@ -14,6 +16,11 @@ from mindspore import nn, ops
 BATCH = 32
 BIG_SHAPE = (512, 1024)  # float32: 2 MiB
 TOTAL_SHAPE = (1024, 1024)
+RESNET_BATCH = 4
+RESNET_EDGE = 64  # pixels; an image of 224 takes twelve times as long
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "resnet50"))
+from export_model import ResNet50  # noqa: E402
 
 
 class Add(nn.Cell):
@@ -30,7 +37,36 @@ class Total(nn.Cell):
         return self.total(x)
 
 
-def main(folder: Path) -> None:
+class LeNet(nn.Cell):
+    """As in examples/digits, which trains it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 3, pad_mode="same")
+        self.conv2 = nn.Conv2d(16, 32, 3, pad_mode="same")
+        self.pool = nn.MaxPool2d(2, 2)
+        self.relu = nn.ReLU()
+        self.flatten = nn.Flatten()
+        self.fc1 = nn.Dense(32 * 2 * 2, 64)
+        self.fc2 = nn.Dense(64, 10)
+
+    def construct(self, x):
+        x = self.pool(self.relu(self.conv1(x)))
+        x = self.pool(self.relu(self.conv2(x)))
+        return self.fc2(self.relu(self.fc1(self.flatten(x))))
+
+
+def export_with_sample(net: nn.Cell, name: str, shape: tuple[int, ...], folder: Path) -> None:
+    """The model, and beside it one row that can be sent and what the model makes of it."""
+    version = folder / name / "1"
+    version.mkdir()
+    batch = np.random.default_rng(1).random(shape, np.float32)
+    y = net(ms.Tensor(batch)).asnumpy()
+    np.savez(folder / name / "sample.npz", x=batch[0], y=y[0])
+    ms.export(net, ms.Tensor(batch), file_name=str(version / f"{name}.mindir"), file_format="MINDIR")
+
+
+def main(folder: Path, *, real: bool) -> None:
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,7 +84,17 @@ def main(folder: Path) -> None:
         inputs = [ms.Tensor(np.zeros(shape, np.float32)) for shape in shapes]
         file = "addb" if name == "heavy" else name
         ms.export(net, *inputs, file_name=str(version / f"{file}.mindir"), file_format="MINDIR")
+    if real:
+        export_real(folder)
+
+
+def export_real(folder: Path) -> None:
+    ms.set_seed(1)
+    perceptron = nn.SequentialCell(nn.Dense(784, 512), nn.ReLU(), nn.Dense(512, 10))
+    export_with_sample(perceptron, "mlp", (BATCH, 784), folder)
+    export_with_sample(LeNet(), "lenet", (BATCH, 1, 8, 8), folder)
+    export_with_sample(ResNet50().set_train(False), "resnet50", (RESNET_BATCH, 3, RESNET_EDGE, RESNET_EDGE), folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), real="--real" in sys.argv[2:])

@@ -15,10 +15,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))  # servers.py, which starts and ends servers
 
-from cases import ceilings, extra_workers, lifecycle, overload, python_stage, serving  # noqa: E402
-from harness import load  # noqa: E402
+from cases import (  # noqa: E402
+    ceilings,
+    codec,
+    distributed,
+    extra_workers,
+    lifecycle,
+    models,
+    open_loop,
+    overload,
+    python_stage,
+    serving,
+)
+from harness import budget, load  # noqa: E402
 from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
-from harness.table import render  # noqa: E402
+from harness.table import render, render_budget, render_rates  # noqa: E402
 from harness.targets import ServingTarget  # noqa: E402
 
 WORK = ROOT / "build" / "bench"
@@ -111,6 +122,15 @@ def describe_run(arguments: argparse.Namespace) -> str:
     )
 
 
+def report(cases: Sequence[Case], outcomes: dict[str, Outcome], description: str, *, markdown: bool) -> str:
+    parts = [render(cases, outcomes, markdown)]
+    if judged := budget.judged(budget.rows(serving.BIG_MB), outcomes):
+        parts.append(render_budget(judged, markdown))
+    if rates := open_loop.table(outcomes):
+        parts.append(render_rates(rates, markdown))
+    return "\n\n".join([*parts, description])
+
+
 def main() -> int:
     arguments = parse_arguments()
     if (os.cpu_count() or 1) < 2:
@@ -120,6 +140,8 @@ def main() -> int:
     env = {"BENCH_SERVABLE_DIRECTORY": str(servables), "BENCH_SERVABLES": "add,addb,big,total"}
     makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]] = {
         "serving": lambda: ServingTarget(ROOT / "benchmarks" / "server.py", WORK, env),
+        **distributed.targets(WORK),
+        **models.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **extra_workers.targets(ROOT / "benchmarks" / "server.py", WORK, env),
         **ceilings.programs(arguments.build),
     }
@@ -128,21 +150,27 @@ def main() -> int:
             *lifecycle.cases(WORK, env),
             *ceilings.cases(servables),
             *serving.cases(),
+            *codec.cases(arguments.build),
+            *models.cases(servables),
+            *open_loop.cases(arguments.build, WORK, targets.get, arguments.seconds),
             *overload.cases(arguments.build, WORK, env, arguments.seconds),
             *python_stage.cases(targets.get, arguments.seconds, WORK),
             *extra_workers.cases(),
+            *distributed.cases(WORK),
         ]
         if arguments.case:
             cases = [case for case in cases if any(name in case.name for name in arguments.case)]
         if arguments.list or not cases:
-            print("\n".join(f"{case.name:14} {case.title}" for case in cases) or "no such case")
+            print("\n".join(f"{case.name:18} {case.title}" for case in cases) or "no such case")
             return 0 if cases else 2
-        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables)], check=True)
+        of_real_models = {case.name for case in models.cases(servables)}
+        real = ["--real"] if any(case.name in of_real_models for case in cases) else []
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables), *real], check=True)
         outcomes = run_cases(cases, targets, arguments)
     description = describe_run(arguments)
-    print(render(cases, outcomes, markdown=False), description, sep="\n\n")
+    print(report(cases, outcomes, description, markdown=False))
     if arguments.markdown:
-        arguments.markdown.write_text(f"{render(cases, outcomes, markdown=True)}\n\n{description}\n")
+        arguments.markdown.write_text(report(cases, outcomes, description, markdown=True) + "\n")
     return 1 if any(outcome.error for outcome in outcomes.values()) else 0
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from harness import messages
 from harness.case import FigureCase
 from harness.load import LOAD_CORE, LoadError
-from harness.targets import ServingTarget
+from harness.targets import ServingTarget, run_seconds
 
 DEADLINE_MS = 1000
 IN_FLIGHT = 64
+WARM_UP = 1  # seconds
 FACTORS = (1, 2, 10)
 
 
@@ -43,7 +44,9 @@ class Overload:
             (self._work / "busy.bin").write_bytes(messages.grpc_body(message))
 
             def run(*arguments: str) -> dict[str, float]:
-                return self._run(target.grpc_address.rpartition(":")[2], reply_bytes, arguments)
+                before = run_seconds([target.pid])
+                figures = self._run(target.grpc_address.rpartition(":")[2], reply_bytes, arguments)
+                return {**figures, "server_cpu_us": 1e6 * (run_seconds([target.pid]) - before)}
 
             self._peak = run("--in-flight", str(IN_FLIGHT))["goodput"]
             for factor in FACTORS:
@@ -56,7 +59,7 @@ class Overload:
     def _run(self, port: str, reply_bytes: int, arguments: tuple[str, ...]) -> dict[str, float]:
         command = ["taskset", "-c", str(LOAD_CORE), str(self._generator), "--port", port]
         command += ["--body", str(self._work / "busy.bin"), "--reply-bytes", str(reply_bytes)]
-        command += ["--seconds", str(self._seconds), *arguments]
+        command += ["--seconds", str(self._seconds), "--warm-up", str(WARM_UP), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=self._seconds + 60)
         if done.returncode:
             raise LoadError(f"load_generator ended with {done.returncode}:\n{done.stderr}")
@@ -71,6 +74,11 @@ class Overload:
     def figure(self, factor: int, name: str) -> Callable[[], float]:
         return lambda: self._loads[factor][name] / 1000
 
+    def refusal_us(self) -> float:
+        """The server process's time for a refused request: what 10 x takes beyond 1 x."""
+        refused = self._loads[10]["refused"] * (self._seconds + WARM_UP) / self._seconds
+        return (self._loads[10]["server_cpu_us"] - self._loads[1]["server_cpu_us"]) / max(refused, 1)
+
     def cases(self) -> list[FigureCase]:
         return [
             FigureCase("overload-peak", "busy, closed loop, 64 in flight", "req/s", self.measure_peak),
@@ -79,6 +87,7 @@ class Overload:
             FigureCase("overload-p99", "p99 of the accepted at 10 x", "ms", self.figure(10, "accepted_p99_us"),
                        goal="≤ the deadline, 1000 ms"),
             FigureCase("overload-no", "p99 of the refused at 10 x", "ms", self.figure(10, "refused_p99_us")),
+            FigureCase("overload-cpu", "server's processor time for a refused one", "µs", self.refusal_us),
         ]  # fmt: skip
 
 

@@ -63,14 +63,14 @@ def reply_instances(message: bytes) -> list[Instance]:
     ]
 
 
-def checked_grpc(address: str, message: bytes, expected: list[Instance]) -> int:
+def checked_grpc(address: str, message: bytes, expected: list[Instance], tolerance: float = 1e-5) -> int:
     """Calls Predict once, compares every output, and returns the reply's length as an HTTP body."""
     raw = call_grpc(address, GRPC_PATH, message)
     instances = reply_instances(raw)
     assert len(instances) == len(expected), f"{len(instances)} instances came back, not {len(expected)}"
     for got, wanted in zip(instances, expected, strict=True):
         for name, value in wanted.items():
-            np.testing.assert_allclose(got[name], value, rtol=1e-5)
+            np.testing.assert_allclose(got[name], value, rtol=tolerance, atol=tolerance)
     return len(grpc_body(raw))
 
 
@@ -80,11 +80,11 @@ def call_rest(address: str, path: str, body: bytes) -> bytes:
         return response.read()
 
 
-def checked_rest(address: str, path: str, body: bytes, expected: list[Instance]) -> int:
+def checked_rest(address: str, path: str, body: bytes, expected: list[Instance], tolerance: float = 1e-5) -> int:
     raw = call_rest(address, path, body)
     answers = json.loads(raw)["instances"]
     assert len(answers) == len(expected), f"{len(answers)} instances came back, not {len(expected)}"
     for got, wanted in zip(answers, expected, strict=True):
         for name, value in wanted.items():
-            np.testing.assert_allclose(np.asarray(got[name]), value, rtol=1e-5)
+            np.testing.assert_allclose(np.asarray(got[name]), value, rtol=tolerance, atol=tolerance)
     return len(raw)

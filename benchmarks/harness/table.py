@@ -16,6 +16,8 @@ def _against(case: Case, outcomes: Mapping[str, Outcome]) -> str:
     mine = outcomes[case.name]
     if isinstance(case, FigureCase):
         return f"{mine.figure - other.figure:+.2f} {case.unit} on {case.against}" if other.figures else ""
+    if other.figures and case.name.endswith("-1x1"):
+        return f"{mine.median('p50_us') - 1e6 / other.figure:+,.0f} µs on a run of {case.against}"
     if other.figures:  # a plain loop's runs a second
         return f"{mine.median('rate') * case.units / other.figure:.0%} of {case.against}"
     rate, cpu = mine.median("rate") / other.median("rate"), mine.median("cpu_us") / other.median("cpu_us")
@@ -45,17 +47,30 @@ def _row(case: Case, outcomes: Mapping[str, Outcome]) -> list[str]:
 
 
 def render(cases: Sequence[Case], outcomes: Mapping[str, Outcome], markdown: bool) -> str:
-    rows = [HEADER] + [_row(case, outcomes) for case in cases]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    return _table([HEADER] + [_row(case, outcomes) for case in cases], range(1, 7), markdown)
+
+
+def render_budget(rows: Sequence[tuple[str, str, str, str]], markdown: bool) -> str:
+    return _table([["budget of", "budget", "got", "met"], *map(list, rows)], range(2, 3), markdown)
+
+
+def render_rates(rows: Sequence[list[str]], markdown: bool) -> str:
+    return _table(list(rows), range(1, len(rows[0])), markdown)
+
+
+def _table(rows: list[list[str]], right: range, markdown: bool) -> str:
+    """The first row is the header; columns in `right` are aligned to the right."""
+    columns = range(len(rows[0]))
+    widths = [max(len(row[column]) for row in rows) for column in columns]
 
     def line(row: Sequence[str]) -> str:
         cells = [
-            cell.rjust(width) if 1 <= column <= 6 else cell.ljust(width)
+            cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         return "| " + " | ".join(cells) + " |" if markdown else "  ".join(cells).rstrip()
 
-    rule = ["-" * (width - 1) + ":" if 1 <= column <= 6 else "-" * width for column, width in enumerate(widths)]
-    if not markdown:
-        rule = ["-" * width for width in widths]
+    rule = ["-" * widths[column] for column in columns]
+    if markdown:
+        rule = [dashes[:-1] + ":" if column in right else dashes for column, dashes in enumerate(rule)]
     return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])

@@ -41,7 +41,7 @@
 namespace msserving::load {
 namespace {
 
-constexpr int64_t kTickNs = 500 * kNanosPerMicro;  // the open loop's grain
+constexpr int64_t kGrainNs = 20 * kNanosPerMicro;  // an open loop looks at its schedule no more often than this
 constexpr size_t kSamples = 16;
 constexpr uint64_t kSampleEvery = 97;
 
@@ -98,6 +98,8 @@ class Generator {
   Client* WithRoom();
   std::string OutcomeOf(const Call& call) const;
   double ServerCpu() const;
+  // When the next request of an open loop leaves.
+  int64_t DueNs() const { return start_ns_ + static_cast<int64_t>(scheduled_ / options_.rate * kNanosPerSecond); }
   bool Counted(int64_t due_ns) const { return due_ns >= measure_from_ns_ && due_ns < measure_until_ns_; }
 
   const Options options_;
@@ -277,9 +279,10 @@ bool Generator::RunUntil(int64_t until_ns) {
   for (int64_t now_ns = RealClock().NowNs(); now_ns < until_ns; now_ns = RealClock().NowNs()) {
     const double due = options_.rate * static_cast<double>(now_ns - start_ns_) / kNanosPerSecond;
     for (; scheduled_ < due; scheduled_ += 1) {
-      Submit(start_ns_ + static_cast<int64_t>(scheduled_ / options_.rate * kNanosPerSecond), nullptr);
+      Submit(DueNs(), nullptr);
     }
-    if (!FlushDirty() || !Poll(options_.rate > 0 ? std::min(until_ns, now_ns + kTickNs) : until_ns)) {
+    const int64_t next_ns = options_.rate > 0 ? std::max(DueNs(), now_ns + kGrainNs) : until_ns;
+    if (!FlushDirty() || !Poll(std::min(until_ns, next_ns))) {
       return false;
     }
   }
@@ -413,6 +416,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  prctl(PR_SET_TIMERSLACK, 1);  // nanosecond: sleeps end when they should
   msserving::load::Generator generator(std::move(options));
   if (!generator.Run()) {
     return 1;

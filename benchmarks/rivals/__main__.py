@@ -40,6 +40,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--build", type=Path, default=ROOT / "build" / "release", help="where the benchmark programs are"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder of benchmarks.md (default: docs)")
+    parser.add_argument(
+        "--start-limit", type=float, default=60, help="seconds that a server may take to its first answer"
+    )
     parser.add_argument("--no-install", action="store_true", help="rivals that are not installed are reported so")
     parser.add_argument("--plan", action="store_true", help="print what would be run and how long it takes, and stop")
     parser.add_argument("--render", type=Path, metavar="JSON", help="measure nothing: the report from earlier results")
@@ -84,7 +87,9 @@ def packages_of(rival: Rival) -> list[Path]:
 
 def measure(jobs: Sequence[plan.Job], arguments: argparse.Namespace, seconds: float, budget: float | None) -> list[Row]:
     scratch = WORK / "scratch"
-    where = Surroundings(WORK / "models", arguments.build, scratch, install.interpreter, packages_of)
+    where = Surroundings(
+        WORK / "models", arguments.build, scratch, install.interpreter, packages_of, arguments.start_limit
+    )
     warm_up = QUICK_WARM_UP if arguments.quick else FULL_WARM_UP
     generator = LoadGenerator(arguments.build / "benchmarks" / "load_generator", scratch, seconds, warm_up)
     broken = {job.rival.name: install.install_error(job.rival) for job in jobs}

@@ -122,6 +122,7 @@ def started(job: Job, where: Surroundings) -> Iterator[tuple[MarkedServer, Start
         "PYTHONPATH": os.pathsep.join(map(str, (FOLDER / "shared", *where.packages(job.rival)))),
         "PYTHONUNBUFFERED": "1",
         "RIVALS_WORK": job.work,
+        "RIVALS_PROTOCOL": job.parts[0].protocol,
         "RIVALS_GRPC_PORT": str(start.grpc_port),
         "RIVALS_HTTP_PORT": str(start.http_port),
         "RIVALS_MODELS": str(where.models / "onnx"),

@@ -125,6 +125,8 @@ def main(folder: Path, works: list[Work]) -> None:
         if work.name in PLAIN:
             net, shapes = PLAIN[work.name]
             _export(net(), shapes, folder / "mindir" / f"{work.name}.mindir")
+            names = [tensor.name for tensor in work.inputs]
+            (folder / "onnx" / f"{work.name}.onnx").write_bytes(onnx_file.encode_sum(names, shapes[0]))
         _write_expected(work, folder / "expected", cells)
 
 

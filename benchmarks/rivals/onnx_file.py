@@ -68,14 +68,25 @@ class _Graph:
         raise TypeError(f"{layer} has no ONNX form here")
 
 
+def _model(name: str, graph: _Graph, last: str, inputs: list[bytes], output: bytes) -> bytes:
+    graph.nodes.append(wire.text(1, last) + wire.text(2, "y") + wire.text(4, "Identity"))
+    message = b"".join(wire.text(1, node) for node in graph.nodes) + wire.text(2, name)
+    message += b"".join(wire.text(5, constant) for constant in graph.constants)
+    message += b"".join(wire.text(11, value) for value in inputs) + wire.text(12, output)
+    return wire.number(1, _IR_VERSION) + wire.text(7, message) + wire.text(8, wire.text(1, "") + wire.number(2, _OPSET))
+
+
 def encode(network: Network) -> bytes:
     graph = _Graph()
     last = graph.add(network.layers, "x")
-    graph.nodes.append(wire.text(1, last) + wire.text(2, "y") + wire.text(4, "Identity"))
-    outputs = (
-        network.layers[-1].bias.shape[0] if isinstance(network.layers[-1], Dense) else network.layers[-2].bias.size
-    )
-    message = b"".join(wire.text(1, node) for node in graph.nodes)
-    message += wire.text(2, network.name) + b"".join(wire.text(5, constant) for constant in graph.constants)
-    message += wire.text(11, _value("x", ["batch", *network.shape])) + wire.text(12, _value("y", ["batch", outputs]))
-    return wire.number(1, _IR_VERSION) + wire.text(7, message) + wire.text(8, wire.text(1, "") + wire.number(2, _OPSET))
+    outputs = next(layer.bias.size for layer in reversed(network.layers) if isinstance(layer, Dense))
+    inputs = [_value("x", ["batch", *network.shape])]
+    return _model(network.name, graph, last, inputs, _value("y", ["batch", outputs]))
+
+
+def encode_sum(names: list[str], shape: tuple[int, ...]) -> bytes:
+    """The sum of the inputs; of a single one and 1."""
+    graph = _Graph()
+    terms = names if len(names) > 1 else [*names, graph.constant(np.ones((1,), np.float32))]
+    last = graph.node("Add", terms)
+    return _model("sum", graph, last, [_value(name, [*shape]) for name in names], _value("y", [*shape]))

@@ -76,19 +76,25 @@ def _fits(level: Level, grpc: bool) -> bool:
     return grpc or level.shape.streams == 1
 
 
+def _parts(rival: Rival, case: Case, quick: bool) -> list[Part]:
+    parts = []
+    for position, (name, protocol) in enumerate(rival.protocols.items()):
+        wanted = case.full if not quick else case.quick_others if position else case.quick
+        levels = tuple(level for level in wanted if _fits(level, protocol.grpc))
+        if levels:
+            parts.append(Part(case, name, levels))
+    return parts
+
+
 def jobs(rivals: Sequence[Rival], cases: Sequence[Case], *, quick: bool) -> list[Job]:
     """A start of each server for each work, in the order of the cases: a time limit cuts off whole works at the end."""
     planned: list[Job] = []
     for work in dict.fromkeys(case.work for case in cases):
+        of_work = [case for case in cases if case.work == work]
         for rival in rivals:
-            job = Job(rival, work)
-            for case in cases:
-                if case.work != work:
-                    continue
-                for position, (name, protocol) in enumerate(rival.protocols.items()):
-                    wanted = case.full if not quick else case.quick_others if position else case.quick
-                    levels = tuple(level for level in wanted if _fits(level, protocol.grpc))
-                    if levels:
-                        job.parts.append(Part(case, name, levels))
-            planned.append(job)
+            parts = [part for case in of_work for part in _parts(rival, case, quick)]
+            names = dict.fromkeys(part.protocol for part in parts)
+            groups = [{name} for name in names] if rival.start_each_protocol else [set(names)]
+            for group in groups:
+                planned.append(Job(rival, work, [part for part in parts if part.protocol in group]))
     return planned

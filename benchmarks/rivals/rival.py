@@ -35,6 +35,7 @@ class Rival:
     skips: Mapping[str, str] = field(default_factory=dict)  # work -> why it is not run
     own_interpreter: bool = False  # the project's own environment instead of one from requirements.txt
     packages_beside: bool = False  # with own_interpreter: requirements.txt comes in a folder beside it
+    start_each_protocol: bool = False  # its idle routes would cost processor time: RIVALS_PROTOCOL names the one
     ceiling: bool = False  # an echo
     start_seconds: float = 5  # what a start takes, for the estimate
 

@@ -28,6 +28,7 @@ Connection::Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<T
     : loop_(*loop), socket_(std::move(socket)), output_(&loop->buffers()) {
   if (tls != nullptr) {
     tls_ = std::make_unique<TlsStream>(*tls, socket_.get(), &loop->buffers());
+    speaks_first_ = tls->is_client();
   }
 }
 
@@ -51,6 +52,9 @@ void Connection::Start() {
   started_ = true;
   interest_ = EPOLLIN;
   loop_.Add(socket_.get(), interest_, this);
+  if (tls_ != nullptr && speaks_first_) {
+    ReadTls();
+  }
 }
 
 void Connection::Close() {
@@ -200,7 +204,9 @@ void Connection::ReadTls() {
     }
     if (result == TlsStream::Result::kFailed) {
       if (!tls_->established()) {
-        MSSERVING_LOG_LIMITED(handshake_failures, loop_.now_ns(), kInfo, "A TLS handshake failed: " << TlsReason());
+        handshake_failure_ = TlsReason();
+        MSSERVING_LOG_LIMITED(handshake_failures, loop_.now_ns(), kInfo,
+                              "A TLS handshake failed: " << handshake_failure_);
       }
       // The alert that says why is worth sending; the peer's view of it is all that can be told.
       ended_ = true;

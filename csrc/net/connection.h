@@ -1,10 +1,11 @@
-// One accepted socket as a byte stream, plain or TLS: what HTTP/2 and HTTP/1.1 both stand on.
+// One connected socket as a byte stream, plain or TLS: what HTTP/2, HTTP/1.1 and the frames of ranks stand on.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/unique_fd.h"
 #include "net/buffer.h"
@@ -37,7 +38,7 @@ class Connection : private IoHandler, private Flushable {
  public:
   // Output that Produce() may have pending before it should stop.
   static constexpr size_t kOutputHighWater = 512 << 10;
-  static constexpr int64_t kGatherNs = 5 * kNanosPerMilli;
+  static constexpr int64_t kGatherNs = 10 * kNanosPerMilli;
 
   // `tls` may be null. The socket must be non-blocking. Nothing happens before Start().
   Connection(EventLoop* loop, UniqueFd socket, const std::shared_ptr<TlsContext>& tls);
@@ -56,8 +57,11 @@ class Connection : private IoHandler, private Flushable {
   void Close();
   void GatherInput();
 
+  // Why the TLS handshake failed; empty if it did not.
+  const std::string& handshake_failure() const { return handshake_failure_; }
+
  protected:
-  // Registers with the loop. Call once, when the derived class is ready for OnBytes().
+  // Registers with the loop. Call once, when the derived class is ready for OnBytes(). A TLS client speaks first.
   void Start();
 
   virtual void OnBytes(std::span<const uint8_t> bytes) = 0;
@@ -104,11 +108,13 @@ class Connection : private IoHandler, private Flushable {
   UniqueFd socket_;
   std::unique_ptr<TlsStream> tls_;
   OutputQueue output_;
+  std::string handshake_failure_;
   int64_t last_progress_ns_ = 0;
   TimerId linger_timer_ = 0;
   TimerId read_again_timer_ = 0;
-  TimerId gather_timer_ = 0;  // until then nothing is read
-  uint32_t interest_ = 0;     // what epoll is told
+  TimerId gather_timer_ = 0;   // until then nothing is read
+  uint32_t interest_ = 0;      // what epoll is told
+  bool speaks_first_ = false;  // the client's side of TLS
   bool started_ = false;
   bool paused_ = false;
   bool ended_ = false;      // the peer's end was seen

@@ -52,13 +52,17 @@ bool ParseGrpcTimeout(std::string_view text, int64_t* timeout_ns) {
 
 std::string PercentEncode(std::string_view text) {
   constexpr char kHex[] = "0123456789ABCDEF";
+  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7e && c != '%'; };
+  if (std::all_of(text.begin(), text.end(), plain)) {
+    return std::string(text);
+  }
   std::string encoded;
   encoded.reserve(text.size());
   for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte <= 0x7e && byte != '%') {
+    if (plain(c)) {
       encoded.push_back(c);
     } else {
+      const auto byte = static_cast<unsigned char>(c);
       encoded.push_back('%');
       encoded.push_back(kHex[byte >> 4]);
       encoded.push_back(kHex[byte & 15]);

@@ -46,6 +46,9 @@ class HttpExchange final : public HttpCall {
   OutgoingBody reply_;
 };
 
+// llhttp's events, on their way to a connection.
+void SetHttpCallbacks(llhttp_settings_t* settings);
+
 // What all connections of a server share. Owned by the server, outlives its connections.
 struct HttpShared {
   EventLoop& loop;

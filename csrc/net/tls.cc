@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -53,7 +54,43 @@ int DemandProtocol(SSL* ssl, int* alert, void*) {
   return SSL_CLIENT_HELLO_ERROR;
 }
 
+// Whom a client talks to is checked by each connection (NewSession).
+Status MakeClientContext(const TlsOptions& options, ContextPtr* made) {
+  ERR_clear_error();
+  ContextPtr context(SSL_CTX_new(TLS_client_method()));
+  SSL_CTX* native = context.get();
+  if (native == nullptr || SSL_CTX_set_min_proto_version(native, TLS1_2_VERSION) != 1 ||
+      SSL_CTX_set_cipher_list(native, kCiphers) != 1) {
+    return {ErrorKind::kInternal, "Cannot set up TLS: " + TlsReason()};
+  }
+  SSL_CTX_set_options(native, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  SSL_CTX_set_mode(native, SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_read_ahead(native, 1);
+  SSL_CTX_set_verify(native, SSL_VERIFY_PEER, nullptr);
+  Status status;
+  if (!options.certificate_file.empty()) {
+    status = UseCertificateFile(native, options.certificate_file);
+    if (status.ok()) {
+      status = UsePrivateKeyFile(native, options.private_key_file, options.certificate_file);
+    }
+  }
+  if (status.ok()) {
+    if (!options.custom_ca_file.empty()) {
+      status = UseAuthoritiesFile(native, options.custom_ca_file);
+    } else if (SSL_CTX_set_default_verify_paths(native) != 1) {
+      status = {ErrorKind::kInternal, "Cannot read the system's certificate authorities: " + TlsReason()};
+    }
+  }
+  if (status.ok()) {
+    *made = std::move(context);
+  }
+  return status;
+}
+
 Status MakeContext(const TlsOptions& options, ContextPtr* made) {
+  if (!options.server_name.empty()) {
+    return MakeClientContext(options, made);
+  }
   ERR_clear_error();
   ContextPtr context(SSL_CTX_new(TLS_server_method()));
   SSL_CTX* native = context.get();
@@ -118,8 +155,23 @@ Status TlsContext::Create(const TlsOptions& options, std::shared_ptr<TlsContext>
 }
 
 SSL* TlsContext::NewSession() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return SSL_new(current_);
+  SSL* session = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    session = SSL_new(current_);
+  }
+  if (session == nullptr || !is_client()) {
+    return session;
+  }
+  // An address is looked for among a certificate's addresses, and is no name to be told to the server.
+  const char* name = options_.server_name.c_str();
+  if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(session), name) != 1 &&
+      (SSL_set1_host(session, name) != 1 || SSL_set_tlsext_host_name(session, name) != 1)) {
+    SSL_free(session);
+    return nullptr;
+  }
+  ERR_clear_error();
+  return session;
 }
 
 std::string TlsContext::LookAtFiles() const {

@@ -1,4 +1,4 @@
-// TLS for both front-ends, on OpenSSL.
+// TLS for both front-ends, and for what connects out, on OpenSSL.
 #pragma once
 
 #include <atomic>
@@ -17,11 +17,14 @@ struct ssl_st;
 namespace msserving {
 
 struct TlsOptions {
-  std::string certificate_file;  // PEM: the server's own certificate, then those of its chain in order
+  std::string certificate_file;  // PEM: the own certificate, then those of its chain in order; a client may have none
   std::string private_key_file;  // PEM, not encrypted
   std::string custom_ca_file;    // PEM; needed when verify_client
   bool verify_client = false;
   bool http2 = false;  // ALPN: "h2" and nothing else if true; "http/1.1" or no ALPN if not
+  // Not empty: this is the client's side. The server must show a certificate for this host name or address that
+  // custom_ca_file, or the system's authorities if there is none, has signed.
+  std::string server_name;
 };
 
 // TLS 1.2 and 1.3 only, with the files as they were when last looked at. Shared by all loops; any thread. The lock is
@@ -40,6 +43,8 @@ class TlsContext {
 
   // For one more connection; null if there is no memory. Existing ones keep the files they began with.
   ssl_st* NewSession() const;
+
+  bool is_client() const { return !options_.server_name.empty(); }
 
   // Looks at the files (device, inode, size, time of change) and loads them if they are new. Files that cannot be used
   // are logged once, and the old ones are kept. Returns at once if it was called less than kRefreshNs ago, or runs.

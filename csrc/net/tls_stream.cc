@@ -69,7 +69,11 @@ TlsStream::TlsStream(const TlsContext& context, int fd, BufferPool* pool) : fd_(
   BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl_, bio, bio);
-  SSL_set_accept_state(ssl_);
+  if (context.is_client()) {
+    SSL_set_connect_state(ssl_);
+  } else {
+    SSL_set_accept_state(ssl_);
+  }
 }
 
 TlsStream::~TlsStream() { SSL_free(ssl_); }

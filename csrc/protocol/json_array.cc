@@ -7,10 +7,9 @@
 namespace msserving {
 namespace {
 
-bool IsSpace(uint8_t c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
+// All spaces are below the characters that follow them, so that one comparison ends most calls.
 const uint8_t* SkipSpace(const uint8_t* p) {
-  while (IsSpace(*p)) [[unlikely]] {
+  while (*p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r')) [[unlikely]] {
       ++p;
     }
   return p;
@@ -45,9 +44,11 @@ struct Int32Leaf {
 
 struct Float32Leaf {
   static constexpr size_t kSize = sizeof(float);
-  static ArrayDefect Read(const uint8_t** p, uint8_t* out) {
+  [[gnu::always_inline]] static ArrayDefect Read(const uint8_t** p, uint8_t* out) {
+    const uint8_t* text = *p;  // not by its address: it would be stored and loaded for each number
     float value;
-    if (ReadShortReal(p, &value)) {
+    if (ReadShortReal(&text, &value)) {
+      *p = text;
       std::memcpy(out, &value, sizeof(value));
       return ArrayDefect::kNone;
     }

@@ -105,15 +105,16 @@ constexpr Scale ScaleOf(uint32_t biased, bool narrow) {
   return {kScaledPowers[-k - kFirstPower], k, static_cast<uint16_t>(shift), narrow};
 }
 
-// By the exponent field; in the second half for fractions of zero.
+// By the exponent field.
 struct ScaleTable {
   constexpr ScaleTable() {
     for (uint32_t biased = 0; biased < 255; ++biased) {
-      scales[biased] = ScaleOf(biased, false);
-      scales[256 + biased] = ScaleOf(biased, biased > 1);
+      usual[biased] = ScaleOf(biased, false);
+      of_power_of_two[biased] = ScaleOf(biased, biased > 1);
     }
   }
-  Scale scales[512] = {};
+  Scale usual[256] = {};
+  Scale of_power_of_two[256] = {};
 };
 constexpr ScaleTable kScales;
 
@@ -121,25 +122,26 @@ constexpr ScaleTable kScales;
 // one float's steps to those of the float before.
 inline uint64_t IsLess(uint64_t a, uint64_t b) { return (a - b) >> 63; }
 
+// Normal floats but for powers of two; those; those below the normal ones.
+enum class FloatKind { kUsual, kPowerOfTwo, kSubnormal };
+
 // The shortest decimal inside a float's rounding interval, and of those the closest, by the method of R. Giulietti
-// (The Schubfach way to render doubles). `fraction` and `biased` are the fields of a positive finite float; the
-// template's argument says whether `biased` is 0. The digits may end in zeros. No branch depends on them: they are
-// anybody's guess, the processor's too.
+// (The Schubfach way to render doubles). `fraction` and `biased` are the fields of a positive finite float. The digits
+// may end in zeros. No branch depends on them: they are anybody's guess, the processor's too.
 //
 // Scaled numbers are four times their value. As the powers are rounded up, a scaled number that ought to be an integer
 // has 0 or 1 in the 32 bits behind its binary point.
-template <bool kSubnormal>
+template <FloatKind kKind>
 inline Decimal ShortestDecimal(uint32_t fraction, uint32_t biased) {
-  const uint32_t c = kSubnormal ? fraction : fraction | (1U << 23);
-  const uint32_t is_power_of_two = kSubnormal ? 0 : (fraction - 1) >> 31;
-  const Scale& scale = kScales.scales[biased + 256 * is_power_of_two];
+  const uint32_t c = kKind == FloatKind::kSubnormal ? fraction : fraction | (1U << 23);
+  const Scale& scale = kKind == FloatKind::kPowerOfTwo ? kScales.of_power_of_two[biased] : kScales.usual[biased];
   const auto scaled = [&scale](uint64_t bound) {
     return static_cast<uint64_t>((static_cast<unsigned __int128>(scale.power) * (bound << scale.shift)) >> 64);
   };
   // The interval has its ends if the fraction is even. A number n is above the lower one if lower < n, and below the
   // upper one if n < upper.
   const uint64_t is_odd = c & 1;
-  const uint64_t lower = scaled(4 * c - 2 + scale.narrow) + 2 * is_odd - 2;
+  const uint64_t lower = scaled(4 * c - 2 + (kKind == FloatKind::kPowerOfTwo ? scale.narrow : 0)) + 2 * is_odd - 2;
   const uint64_t value = scaled(4 * c);
   const uint64_t upper = scaled(4 * c + 2) - 2 * is_odd + 1;
   // One digit less: the interval is shorter than ten units, so that at most one of these two neighbours is inside.
@@ -149,26 +151,27 @@ inline Decimal ShortestDecimal(uint32_t fraction, uint32_t biased) {
   const uint64_t tens_down = IsLess(lower, scaled_tens);
   const uint64_t tens_up = IsLess(scaled_tens + (uint64_t{10} << 34), upper);
   const uint64_t shorter = 10 * (tens + tens_up);
-  // Else one or both of these are: the closer one, ties to even, unless just that is cut off by a narrow gap below.
+  // Else one or both of these are: the closer one, ties to even. A narrow gap below may cut off just that.
   const uint64_t behind = value & ((uint64_t{1} << 34) - 1);
   const uint64_t closer_up = IsLess((uint64_t{1} << 33) + 1, behind + 2 * (s & 1));
-  const uint64_t down_is_outside = IsLess(lower, s << 34) ^ 1;
-  const uint64_t longer = s + (closer_up | down_is_outside);
+  const uint64_t cut_off = kKind == FloatKind::kPowerOfTwo ? IsLess(lower, s << 34) ^ 1 : 0;
+  const uint64_t longer = s + (closer_up | cut_off);
   return {static_cast<uint32_t>(longer ^ ((longer ^ shorter) & -(tens_up | tens_down))), scale.k};
 }
 
 constexpr int kDigits = 9;  // no float32 needs more
 
 // The digits, left-aligned as kDigits digits; `point` becomes how many of them stand before the decimal point.
+template <FloatKind kKind>
 inline uint32_t Align(Decimal decimal, int* point) {
   static constexpr uint32_t kTens[] = {100'000'000, 10'000'000, 1'000'000, 100'000, 10'000, 1'000, 100, 10, 1};
   const uint32_t v = decimal.digits;
-  int count = 7 + static_cast<int>(IsLess(9'999'999, v) + IsLess(99'999'999, v));
-  if (v < 1'000'000) [[unlikely]] {  // only subnormals have fewer than seven
+  uint64_t count = 7 + IsLess(9'999'999, v) + IsLess(99'999'999, v);
+  if (kKind == FloatKind::kSubnormal && v < 1'000'000) {  // all others have at least seven
     for (count = 6; v < kTens[kDigits - count]; --count) {
     }
   }
-  *point = count + decimal.exponent;
+  *point = static_cast<int>(count) + decimal.exponent;
   return v * kTens[count - 1];
 }
 
@@ -218,9 +221,10 @@ char* WriteExponent(int exponent, char* out) {
 
 // Plain notation from 0.0001 to below 1e16, else scientific. Digits are stored in words of fixed length, more than
 // needed: counting them, or loading again what was just stored, would cost more.
-[[gnu::always_inline]] inline char* WriteDecimal(Decimal decimal, char* out) {
+template <FloatKind kKind>
+[[gnu::always_inline]] inline char* WriteDecimal(uint32_t fraction, uint32_t biased, char* out) {
   int point;
-  const auto [first, eight, used] = TextOf(Align(decimal, &point));
+  const auto [first, eight, used] = TextOf(Align<kKind>(ShortestDecimal<kKind>(fraction, biased), &point));
 
   if (point <= 0 && point > -4) {
     std::memcpy(out, "0.000000", 8);
@@ -251,6 +255,18 @@ char* WriteExponent(int exponent, char* out) {
   return WriteExponent(point - 1, used == 1 ? out + 1 : out + used + 1);
 }
 
+// All but the usual kind. The sign is written.
+[[gnu::noinline]] char* WriteRare(uint32_t fraction, uint32_t biased, char* out) {
+  if (biased != 0) {
+    return WriteDecimal<FloatKind::kPowerOfTwo>(0, biased, out);
+  }
+  if (fraction != 0) {
+    return WriteDecimal<FloatKind::kSubnormal>(fraction, 0, out);
+  }
+  std::memcpy(out, "0.0", 3);
+  return out + 3;
+}
+
 [[gnu::always_inline]] inline char* WriteBits(uint32_t bits, char* out) {
   const uint32_t fraction = bits & ((1U << 23) - 1);
   const uint32_t biased = (bits >> 23) & 0xFF;
@@ -260,11 +276,10 @@ char* WriteExponent(int exponent, char* out) {
   }
   *out = '-';
   out += bits >> 31;
-  if (biased == 0 && fraction == 0) {
-    std::memcpy(out, "0.0", 3);
-    return out + 3;
+  if (fraction == 0 || biased == 0) [[unlikely]] {
+    return WriteRare(fraction, biased, out);
   }
-  return WriteDecimal(biased == 0 ? ShortestDecimal<true>(fraction, 0) : ShortestDecimal<false>(fraction, biased), out);
+  return WriteDecimal<FloatKind::kUsual>(fraction, biased, out);
 }
 
 }  // namespace

@@ -135,7 +135,7 @@ inline bool ScanNumber(const uint8_t* p, ScannedNumber* number) {
 // none: ScanNumber() tells. The text must end as it has to for that.
 // Sign and length are anybody's guess, the processor's too, so nothing branches on them. Nor are they compared:
 // compilers turn many comparisons into code that ties one number's steps to those of the number before.
-inline bool ReadShortReal(const uint8_t** text, float* value) {
+[[gnu::always_inline]] inline bool ReadShortReal(const uint8_t** text, float* value) {
   static constexpr double kTenths[] = {1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9};
   const uint8_t* p = *text;
   const uint32_t begin = *p;

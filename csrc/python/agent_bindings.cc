@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "python/model_key.h"
+#include "python/session_conversions.h"
 #include "server/log_file.h"
 #include "worker/agent_link.h"
 #include "worker/model_file.h"
@@ -28,17 +29,6 @@ py::bytes DecryptToBytes(const std::string& path, const Secret& key, const std::
 }
 
 namespace {
-
-void Check(const Status& status) {
-  if (status.ok()) {
-    return;
-  }
-  if (status.kind() == ErrorKind::kCancelled) {
-    PyErr_SetString(PyExc_ConnectionError, status.message().c_str());
-    throw py::error_already_set();
-  }
-  throw std::runtime_error(status.message());
-}
 
 // Used by one thread, but the link's own.
 class Launcher {

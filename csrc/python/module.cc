@@ -10,6 +10,7 @@
 #include "base/log_event.h"
 
 namespace msserving {
+void BindRanks(pybind11::module_& m);
 void BindServer(pybind11::module_& m);
 void BindWorker(pybind11::module_& m);
 void BindAgent(pybind11::module_& m);
@@ -39,6 +40,7 @@ PYBIND11_MODULE(_core, m) {
       pybind11::arg("level"), pybind11::arg("event"), pybind11::arg("fields"),
       "Writes one log line of an event: event=... key=value ...; level as for log().");
   msserving::BindServer(m);
+  msserving::BindRanks(m);
   msserving::BindWorker(m);
   msserving::BindAgent(m);
 }

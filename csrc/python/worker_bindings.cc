@@ -7,6 +7,8 @@
 
 #include "python/model_key.h"
 #include "python/python_session.h"
+#include "python/rank_bindings.h"
+#include "python/session_conversions.h"
 #include "python/worker_call_bindings.h"
 #include "session/remote_session.h"
 #include "worker/lifeline.h"
@@ -19,67 +21,6 @@ namespace msserving {
 namespace {
 
 constexpr const char* kPythonStageCapsule = "msserving.python_stage";
-
-using TensorTuple = std::tuple<std::string, int, std::optional<std::vector<int64_t>>>;
-
-void Check(const Status& status) {
-  if (status.ok()) {
-    return;
-  }
-  if (status.kind() == ErrorKind::kCancelled) {
-    PyErr_SetString(PyExc_ConnectionError, status.message().c_str());
-    throw py::error_already_set();
-  }
-  throw std::runtime_error(status.message());
-}
-
-std::vector<TensorInfo> InfosFrom(const std::vector<TensorTuple>& tuples) {
-  std::vector<TensorInfo> infos;
-  for (const auto& [name, dtype, dims] : tuples) {
-    TensorInfo info;
-    info.name = name;
-    if (dtype < 0 || !IsValid(static_cast<uint64_t>(dtype)) || IsText(static_cast<DataType>(dtype))) {
-      throw py::value_error("tensor '" + name + "' has the unknown element type " + std::to_string(dtype));
-    }
-    info.dtype = static_cast<DataType>(dtype);
-    info.rank = dims ? static_cast<int>(dims->size()) : -1;
-    if (info.rank > kMaxRank) {
-      throw py::value_error("tensor '" + name + "' has more than " + std::to_string(kMaxRank) + " dimensions");
-    }
-    for (int i = 0; i < info.rank; ++i) {
-      info.dims[static_cast<size_t>(i)] = std::max<int64_t>((*dims)[static_cast<size_t>(i)], -1);
-    }
-    infos.push_back(std::move(info));
-  }
-  return infos;
-}
-
-SessionInfo InfoFrom(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
-                     const std::vector<int64_t>& batch_sizes, const std::string& way) {
-  SessionInfo info;
-  info.inputs = InfosFrom(inputs);
-  info.outputs = InfosFrom(outputs);
-  info.batch_sizes = batch_sizes;
-  info.way = way;
-  for (size_t i = 0; i < batch_sizes.size(); ++i) {
-    if (batch_sizes[i] < 1 || (i > 0 && batch_sizes[i] <= batch_sizes[i - 1])) {
-      throw py::value_error("batch sizes must be positive and ascend");
-    }
-  }
-  return info;
-}
-
-std::vector<TensorTuple> TuplesFrom(const std::vector<TensorInfo>& infos) {
-  std::vector<TensorTuple> tuples;
-  for (const TensorInfo& info : infos) {
-    std::optional<std::vector<int64_t>> dims;
-    if (info.rank >= 0) {
-      dims.emplace(info.dims.begin(), info.dims.begin() + info.rank);
-    }
-    tuples.emplace_back(info.name, static_cast<int>(info.dtype), std::move(dims));
-  }
-  return tuples;
-}
 
 std::vector<ValueRef> RefsFrom(const py::handle& value) {
   std::vector<ValueRef> refs;
@@ -145,6 +86,9 @@ class Worker {
   // Threads of the executor may be waiting for the GIL.
   ~Worker() {
     py::gil_scoped_release no_gil;
+    if (ranks_ != nullptr) {
+      ranks_->WhenFailed({});
+    }
     executor_.reset();
   }
   Worker(const Worker&) = delete;
@@ -160,14 +104,7 @@ class Worker {
   }
 
   size_t OpenSession(const std::string& library, const std::map<std::string, std::string>& options) {
-    std::unique_ptr<Session> session;
-    Status status;
-    {
-      py::gil_scoped_release no_gil;
-      status = OpenLibrarySession(library, SessionOptions(options.begin(), options.end()), &session);
-    }
-    Check(status);
-    sessions_.push_back(std::move(session));
+    sessions_.push_back(SessionFrom(library, options));
     return sessions_.size() - 1;
   }
 
@@ -198,15 +135,15 @@ class Worker {
     return sessions_.size() - 1;
   }
 
-  py::dict InfoOf(size_t session) const {
-    const SessionInfo& info = SessionAt(session)->describe();
-    py::dict dict;
-    dict["inputs"] = TuplesFrom(info.inputs);
-    dict["outputs"] = TuplesFrom(info.outputs);
-    dict["batch_sizes"] = info.batch_sizes;
-    dict["way"] = info.way;
-    return dict;
+  size_t AddRankSession(const std::shared_ptr<RankServer>& ranks, uint32_t subgraph) {
+    std::shared_ptr<Session> session;
+    Check(ranks->MakeSession(subgraph, &session));
+    ranks_ = ranks;
+    sessions_.push_back(std::move(session));
+    return sessions_.size() - 1;
   }
+
+  py::dict InfoOf(size_t session) const { return DictFrom(SessionAt(session)->describe()); }
 
   uint32_t AddModel(const std::vector<size_t>& sessions, bool with_batch_dim,
                     const std::vector<uint32_t>& without_batch_dim_inputs, uint32_t batch_size, int64_t max_wait_us) {
@@ -305,6 +242,9 @@ class Worker {
       py::gil_scoped_acquire gil;
       return PyErr_CheckSignals() != 0;
     };
+    if (ranks_ != nullptr) {
+      ranks_->WhenFailed([&executor] { executor.RequestStop(); });
+    }
     RunEnd end = RunEnd::kStopped;
     Status status;
     {
@@ -315,7 +255,10 @@ class Worker {
     if (end == RunEnd::kInterrupted) {
       throw py::error_already_set();  // what the signal's handler raised
     }
-    return end == RunEnd::kServerGone ? "server gone" : "stop";
+    if (end == RunEnd::kServerGone) {
+      return "server gone";
+    }
+    return ranks_ != nullptr && !ranks_->Failure().empty() ? "ranks lost" : "stop";
   }
 
   void RequestStop() { Ready().RequestStop(); }
@@ -368,7 +311,8 @@ class Worker {
   Lifeline lifeline_;
   StartOrder order_;
   ExecutorOptions options_;
-  py::object python_stages_;  // keeps the function's context alive
+  py::object python_stages_;           // keeps the function's context alive
+  std::shared_ptr<RankServer> ranks_;  // what its sessions stand on
   std::vector<std::shared_ptr<Session>> sessions_;
   std::unique_ptr<Executor> executor_;
   size_t methods_ = 0;
@@ -397,6 +341,8 @@ void BindWorker(py::module_& m) {
            "A session run by a callable: a list of read-only arrays in, a list of arrays out.")
       .def("add_remote_session", &Worker::AddRemoteSession, py::arg("inputs"), py::arg("outputs"),
            py::arg("batch_sizes"), py::arg("way"), "Of an extra worker: a graph that device workers run.")
+      .def("add_rank_session", &Worker::AddRankSession, py::arg("ranks"), py::arg("subgraph"),
+           "Of a distributed servable whose ranks are ready: what they run together.")
       .def("receive_device", &Worker::ReceiveDevice,
            "Of an extra worker, before models are added: waits for the first device worker and returns what that said "
            "of itself. ConnectionError as receive_start().")
@@ -425,7 +371,8 @@ void BindWorker(py::module_& m) {
       .def("send_failed", &Worker::SendFailed, py::arg("text"))
       .def("run", &Worker::Run,
            "Serves until the server says stop ('stop') or is gone ('server gone'; stages may still be running then, so "
-           "leave with os._exit). Signal handlers run meanwhile if this is the main thread.")
+           "leave with os._exit), or the ranks of a distributed servable have failed ('ranks lost'). Signal handlers "
+           "run meanwhile if this is the main thread.")
       .def("request_stop", &Worker::RequestStop)
       .def("call_method", &Worker::CallMethod, py::arg("method"), py::arg("instances"),
            "From user code while the worker runs: a list of tuples of C-contiguous arrays, str or bytes in; for each "

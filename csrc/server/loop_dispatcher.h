@@ -60,7 +60,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
  public:
   static constexpr int64_t kIdleNs = 10 * kNanosPerSecond;
   // long_queue(): ten times as long as a connection's input is gathered.
-  static constexpr int64_t kLongQueueNs = 50 * kNanosPerMilli;
+  static constexpr int64_t kLongQueueNs = 100 * kNanosPerMilli;
 
   // `doorbell` is the eventfd that workers ring for this loop.
   LoopDispatcher(EventLoop* loop, UniqueFd doorbell, std::shared_ptr<DispatchLimits> limits);

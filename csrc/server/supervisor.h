@@ -34,6 +34,10 @@ struct ServableSpec {
   std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
 };
 
+// With this a worker of a distributed servable leaves that has lost its ranks: it is not to blame, so it comes
+// back after the first back-off, however often.
+inline constexpr int kRanksLostExitCode = 75;
+
 struct SupervisorOptions {
   int64_t first_backoff_ns = kNanosPerSecond;
   int64_t max_backoff_ns = 30 * kNanosPerSecond;

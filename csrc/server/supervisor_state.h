@@ -111,7 +111,7 @@ struct Supervisor::State::Worker {
   void SaidReady(const std::string& body);
   void Probed(const Status& status);
   void Join();
-  void Died(const std::string& how);
+  void Died(const std::string& how, bool lost_ranks = false);
   void SendStop();
   void CloseControl();
   WorkerEnd AsEnd() const { return {id, control.get(), doorbell.get()}; }

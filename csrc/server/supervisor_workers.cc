@@ -167,7 +167,7 @@ void Supervisor::State::Worker::OnExit() {
   if (exit.by_signal && exit.code == SIGKILL && ended_because.empty() && OomKills() > oom_kills) {
     how += ", perhaps by the kernel for want of memory: it has killed a process meanwhile";
   }
-  Died(ended_because.empty() ? how : ended_because);
+  Died(ended_because.empty() ? how : ended_because, !exit.by_signal && exit.code == kRanksLostExitCode);
 }
 
 void Supervisor::State::Worker::CloseControl() {
@@ -194,7 +194,7 @@ void Supervisor::State::CountDeath() {
   }
 }
 
-void Supervisor::State::Worker::Died(const std::string& how) {
+void Supervisor::State::Worker::Died(const std::string& how, bool lost_ranks) {
   state->loop.CancelTimer(std::exchange(watch_timer, 0));
   const Phase before = std::exchange(phase, state->stopping ? Phase::kStopped : Phase::kWaiting);
   if (before == Phase::kProbing || before == Phase::kRunning || before == Phase::kEnding) {
@@ -217,8 +217,9 @@ void Supervisor::State::Worker::Died(const std::string& how) {
                               (tail.empty() ? "" : "\nThe last lines of its log " + spec.log_file + ":\n" + tail));
     return;
   }
-  const bool was_healthy = (before == Phase::kRunning || before == Phase::kEnding) &&
-                           state->loop.now_ns() - ready_at_ns >= state->options.healthy_after_ns;
+  const bool was_running = before == Phase::kRunning || before == Phase::kEnding;
+  const bool was_healthy =
+      lost_ranks || (was_running && state->loop.now_ns() - ready_at_ns >= state->options.healthy_after_ns);
   backoff_ns = backoff_ns == 0 || was_healthy ? state->options.first_backoff_ns
                                               : std::min(backoff_ns * 2, state->options.max_backoff_ns);
   ++restarts;

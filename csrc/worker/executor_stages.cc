@@ -50,7 +50,7 @@ class Executor::ModelBatch final : public ModelSink {
   void OnFailed(uint32_t row, const Status& reason) override {
     Instance* instance = hand_->batch[row];
     instance->SetRunning(0);
-    if (reason.kind() == ErrorKind::kInvalidInput) {
+    if (reason.kind() == ErrorKind::kInvalidInput || reason.kind() == ErrorKind::kWorkerUnavailable) {
       instance->Fail(reason.kind(), reason.message());
     } else {
       const StagePlan& stage = instance->request->plan->stages[instance->stage];

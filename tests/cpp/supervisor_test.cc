@@ -85,6 +85,10 @@ if config == "family":
     print("child is", child, flush=True)
 if config == "stubborn":
     time.sleep(60)
+if config.startswith("loses its ranks "):
+    while not os.path.exists(config[16:]):
+        time.sleep(0.01)
+    os._exit(75)
 s.recv(1)
 )";
 
@@ -182,6 +186,16 @@ TEST_F(SupervisorTest, KilledWorkerIsStartedAgain) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   FAIL() << "not started again";
+}
+
+TEST_F(SupervisorTest, WorkerThatLosesItsRanksIsAlwaysStartedAgainAfterTheFirstBackOff) {
+  const std::string gate = directory_ + "/gate";
+  Add("loses its ranks " + gate);
+  std::string error;
+  ASSERT_EQ(Wait(&error), Supervisor::Progress::kReady) << error;
+  std::ofstream(gate).close();
+  // With a back-off that doubles each time these would take minutes.
+  EXPECT_TRUE(WaitFor([this] { return supervisor_->Workers().at(0).restarts >= 14; }));
 }
 
 TEST_F(SupervisorTest, WorkerRunsOnceItsProbeIsBack) {

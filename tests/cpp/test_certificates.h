@@ -33,8 +33,9 @@ class TestCertificates {
     std::filesystem::remove_all(folder_);
   }
 
-  // The first one is the authority, signed by itself.
-  void Issue(const std::string& name, long valid_from_s = -3600, long valid_until_s = 3600) {
+  // The first one is the authority, signed by itself. `address`: of the server that it is for.
+  void Issue(const std::string& name, long valid_from_s = -3600, long valid_until_s = 3600,
+             const std::string& address = "") {
     EVP_PKEY* key = EVP_EC_gen("P-256");
     X509* certificate = X509_new();
     X509_set_version(certificate, 2);
@@ -52,6 +53,11 @@ class TestCertificates {
           X509V3_EXT_conf_nid(nullptr, nullptr, NID_basic_constraints, const_cast<char*>("critical,CA:TRUE"));
       X509_add_ext(certificate, is_authority, -1);
       X509_EXTENSION_free(is_authority);
+    }
+    if (!address.empty()) {
+      X509_EXTENSION* names = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, ("IP:" + address).c_str());
+      X509_add_ext(certificate, names, -1);
+      X509_EXTENSION_free(names);
     }
     EXPECT_NE(X509_sign(certificate, first ? key : authority_key_, EVP_sha256()), 0);
     FILE* file = std::fopen(Pem(name).c_str(), "w");

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "grpc_server_fixture.h"
+#include "net/connection.h"
 #include "test_certificates.h"
 
 namespace msserving {
@@ -270,6 +271,34 @@ TEST_F(TlsTest, CallWithALargeReply) {
   // Leave the frame headers out, as far as that is possible by counting.
   EXPECT_GE(std::count(received.begin(), received.end(), 's'), 29'900'000);
   EXPECT_TRUE(Eventually([&] { return service.keepers_gone == 1; }));
+}
+
+// Here as without TLS: what comes after a refusal is left alone for a moment, and then all of it is read.
+TEST_F(TlsTest, AfterARefusalInputIsGathered) {
+  ServeTls({}, &clock);
+  TlsClient client(port(), certificates_.Pem("ca"), {});
+  ASSERT_TRUE(Greets(&client));
+  const auto call = [](int stream, const std::string& path, const std::string& message) {
+    std::string head = "\x83\x87\x41\x01x";
+    head += std::string("\x04") + static_cast<char>(path.size()) + path;  // not indexed: blocks are all alike
+    head += std::string("\x00\x0c", 2) + "content-type" + "\x10" + "application/grpc";
+    return RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, stream, head) +
+           RawFrame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, stream, Frame(message));
+  };
+  ASSERT_TRUE(client.Write(call(1, "/t/Refuse", "x")));
+  ASSERT_TRUE(Eventually([&] { return service.calls == 1; }));
+  constexpr int kMore = 40;
+  for (int i = 1; i <= kMore; ++i) {
+    ASSERT_TRUE(client.Write(call(1 + 2 * i, "/t/Echo", std::string(4000, 'e'))));
+  }
+  for (int i = 0; i < 5; ++i) {
+    OnLoop([] {});
+  }
+  EXPECT_EQ(service.calls, 1);
+  Advance(Connection::kGatherNs);
+  EXPECT_TRUE(Eventually([&] { return service.calls == 1 + kMore; }));
+  ASSERT_TRUE(client.Write(call(3 + 2 * kMore, "/t/Echo", "at once")));
+  EXPECT_TRUE(Eventually([&] { return service.calls == 2 + kMore; }));
 }
 
 TEST_F(TlsTest, ClientsWithoutACertificateOfOursStayOutside) {

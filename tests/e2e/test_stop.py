@@ -198,17 +198,14 @@ def held():
                         for task in os.listdir("/proc/self/task")),
     }
 
-def cycles(count):
-    seen = []
-    for number in range(count):
-        if number:"""
-    + START.replace("\n", "\n            ")
+def begin():"""
+    + START.replace("\n", "\n    ")
     + """
-        server.stop()
-        seen.append(held())
-    return seen
+
+def end():
+    server.stop()
+    return held()
 """
-    + START
 )
 
 
@@ -217,9 +214,12 @@ def test_StartAndStopAgainAndAgain_LeavesNothing(tmp_path, long_run):
     write_numbers(tmp_path, 1, 1)
     shared_memory = set(Path("/dev/shm").iterdir())
     with DrivenServer(tmp_path, CYCLES) as server:
-        assert ask_once(grpc_sender(server.grpc_address)) == 1.0
-        assert ask_once(rest_sender(server.rest_address)) == 1.0
-        seen = server.call(f"cycles({50 if long_run else 5})", timeout=1200)
+        seen = []
+        for _ in range(50 if long_run else 5):
+            server.call("begin()", timeout=120)
+            assert ask_once(grpc_sender(server.grpc_address)) == 1.0
+            assert ask_once(rest_sender(server.rest_address)) == 1.0
+            seen.append(server.call("end()", timeout=120))
         assert server.worker_pids() == []
         private = [one.pop("private kB") for one in seen]
         print("private kB after each cycle:", private)

@@ -7,7 +7,7 @@ import pytest
 from mindspore_serving.server.distributed import _agent_files
 from mindspore_serving.server.distributed._agent_files import check_agent_files
 from mindspore_serving.server.distributed._configuration import Configuration
-from mindspore_serving.server.distributed._local_ranks import find_local_ranks, first_free_port, is_local
+from mindspore_serving.server.distributed._local_ranks import ReservedPort, find_local_ranks, is_local
 from mindspore_serving.server.distributed._rank_table import RankTable, read_rank_table
 
 
@@ -69,11 +69,25 @@ def test_this_machine_has_its_loopback_addresses_and_no_others():
 def test_the_first_free_port_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert first_free_port("127.0.0.1", port) > port
+        reserved = ReservedPort("127.0.0.1", port)
+        assert reserved.port > port
+        reserved.release()
         with pytest.raises(RuntimeError, match=rf"No port from agent_start_port {port} on is free on 127.0.0.1"):
-            first_free_port("127.0.0.1", port, port)
+            ReservedPort("127.0.0.1", port, port)
     with pytest.raises(RuntimeError, match=r"'240.0.0.1' of the ranks is not of this machine"):
-        first_free_port("240.0.0.1", 7000)
+        ReservedPort("240.0.0.1", 7000)
+
+
+def test_a_reserved_port_is_kept_for_the_one_that_shall_listen():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    reserved = ReservedPort("127.0.0.1", port)
+    other = ReservedPort("127.0.0.1", port)
+    assert other.port > reserved.port  # another launcher, before anybody listens
+    with socket.create_server(("127.0.0.1", reserved.port)) as server:  # sets SO_REUSEADDR
+        socket.create_connection(server.getsockname()).close()
+    reserved.release()
+    other.release()
 
 
 # ---- files

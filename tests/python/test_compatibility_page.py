@@ -21,6 +21,7 @@ MODULES = (
     "mindspore_serving.client",
     "mindspore_serving.master",
     "mindspore_serving.worker",
+    "mindspore_serving.worker.distributed",
 )
 REFERENCE = re.compile(r"`(tests/[^`:]+)::([^`]+)`")
 

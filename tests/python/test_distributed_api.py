@@ -14,6 +14,7 @@ from mindspore_serving.server import SSLConfig, _server, distributed
 from mindspore_serving.server.distributed import _start, _startup
 from mindspore_serving.server.register import _registry
 from mindspore_serving.worker import _servable_module, rank_models, servable_models
+from mindspore_serving.worker import distributed as earlier
 from mindspore_serving.worker.main import StartOrder
 
 _numbers = itertools.count()
@@ -308,9 +309,7 @@ def test_a_distributed_servable_is_not_started_by_start_servables(config):
 
 
 def test_another_servable_is_not_started_by_start_servable(config):
-    with pytest.raises(
-        RuntimeError, match=r"declares its model by declare_servable, but .* by start_servables"
-    ):
+    with pytest.raises(RuntimeError, match=r"declares its model by declare_servable, but .* by start_servables"):
         load_ranks(config("register.declare_servable('a.mindir', 'MindIR')"))
     with pytest.raises(RuntimeError, match=r"There is no model declared in .*: call distributed.declare_servable"):
         load_ranks(config("import os"))
@@ -471,3 +470,34 @@ def test_the_examples_of_the_docstrings_name_real_parameters():
         example = inspect.getdoc(function).partition("Examples:")[2]
         call = re.search(rf"distributed\.{function.__name__}\((.*?)\)\n", example + "\n", re.S).group(1)
         assert set(re.findall(r"(\w+)=", call)) <= names
+
+
+# ---- names of release 1.2
+
+
+def test_worker_distributed_hands_on_and_warns(monkeypatch, config):
+    calls = []
+    for name in ("start_servable", "startup_agents"):
+        monkeypatch.setattr(distributed, name, lambda *args, name=name: calls.append((name, args)))
+    with pytest.warns(DeprecationWarning, match=r"server.distributed.start_servable replaces it"):
+        earlier.start_distributed_servable_in_master("/d", "matmul", "table.json", 2, "10.0.0.1", 6201, 5)
+    with pytest.warns(DeprecationWarning, match=r"server.distributed.startup_agents replaces it"):
+        earlier.startup_worker_agents("10.0.0.1", 6201, ["a"], ["g"], 7001, "10.0.0.2", 4)
+    assert calls == [
+        ("start_servable", ("/d", "matmul", "table.json", 2, "10.0.0.1:6201", 5)),
+        ("startup_agents", ("10.0.0.1:6201", ["a"], ["g"], 7001, "10.0.0.2", 4)),
+    ]
+    with pytest.warns(DeprecationWarning, match=r"server.distributed.declare_servable replaces it"):
+        registration = config(
+            "from mindspore_serving.worker.distributed import declare_distributed_servable\n"
+            "declare_distributed_servable(8, 2, True, (1,))"
+        )
+    assert registration.models[0].ranks == _registry.RankGroup(8, 2, False)
+    assert registration.models[0].without_batch_dim_inputs == (1,)
+
+
+def test_addresses_under_the_old_names_are_checked():
+    with pytest.warns(DeprecationWarning), pytest.raises(RuntimeError, match="'worker_ip' should be str"):
+        earlier.startup_worker_agents(1, 6200, ["a"])
+    with pytest.warns(DeprecationWarning), pytest.raises(RuntimeError, match="'worker_port' should be in range"):
+        earlier.start_distributed_servable_in_master("/d", "matmul", "table.json", worker_port=0)

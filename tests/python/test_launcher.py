@@ -211,6 +211,7 @@ def test_the_processes_end_with_the_servable(bench, worker):
     assert all(map(runs, pids))
     connection.stop()
     launcher.join()
+    assert not launcher.failed
     assert launcher.stopped == "The distributed servable has been stopped: the server has stopped the servable"
     assert not any(map(runs, pids))
     assert connection.closed and connection.deaths.empty()
@@ -247,6 +248,25 @@ def test_the_ranks_come_back_with_the_worker(bench, worker):
     again = bench.given("rank0", 1)
     assert again["order"]["token"] == "another token" and runs(again["pid"])
     wait_for(lambda: bench.log("rank0").count("rank0 is here") == 2)  # the log goes on
+
+
+def test_what_is_wrong_in_a_later_life_may_be_put_right(bench, worker, monkeypatch):
+    monkeypatch.setattr(_launcher, "_RETRY_SECONDS", 0.05)
+    launcher, connection = started(bench, worker)
+    right, worker.configuration = worker.configuration, configuration(ips=("240.0.0.1", "240.0.0.2"))
+    connection.end()
+    for _ in range(2):
+        assert worker.connections.get(timeout=LONG).claims == []
+    assert not launcher.failed
+    worker.configuration = right
+    seen = []
+
+    def claimed():
+        while not worker.connections.empty():
+            seen.append(worker.connections.get())
+        return any(one.claims for one in seen)
+
+    wait_for(claimed)
 
 
 def test_an_agents_death_is_told_once_with_the_end_of_its_log(bench, worker):
@@ -336,6 +356,7 @@ def test_a_machine_without_ranks_is_told(bench):
     launcher = bench.start(Worker(configuration(ips=("240.0.0.1", "240.0.0.2"))), [bench.model("a.mindir")])
     with pytest.raises(RuntimeError, match="No address of the rank table is of this machine"):
         launcher.wait_registered()
+    assert launcher.failed
 
 
 def test_a_machine_without_rank_0_runs_no_scheduler(bench):

@@ -16,11 +16,23 @@ ALLOWED: dict[str, set[str]] = {
     "net": {"base", "tensor"},
     "batching": {"base", "tensor"},
     "session": {"base", "tensor"},
+    "distributed": {"base", "tensor", "net", "session"},
     "servable": {"base", "tensor"},
     "worker": {"base", "tensor", "batching", "session", "servable"},
     "protocol": {"base", "tensor", "net", "servable"},
     "server": {"base", "tensor", "net", "servable", "protocol"},
-    "python": {"base", "tensor", "net", "batching", "session", "servable", "worker", "protocol", "server"},
+    "python": {
+        "base",
+        "tensor",
+        "net",
+        "batching",
+        "session",
+        "distributed",
+        "servable",
+        "worker",
+        "protocol",
+        "server",
+    },
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z_]+)/', re.MULTILINE)
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from mindspore_serving import server
-from mindspore_serving.server import _launch, register
+from mindspore_serving.server import _launch, distributed, register
 from mindspore_serving.server.register import _registry
-from mindspore_serving.server.register._registry import StageKind
+from mindspore_serving.server.register._registry import RankGroup, StageKind
 from mindspore_serving.worker import _servable_module
 
 HEAD = """
 import numpy as np
+from mindspore_serving.server import distributed
 from mindspore_serving.server import register
 from mindspore_serving.server.register import PipelineServable
 """
@@ -52,7 +53,7 @@ def add_common(x1, x2):
     return y
 """
 PIPELINE = """
-register.declare_servable(servable_file="service.mindir", model_format="MindIR", with_batch_dim=False)
+distributed.declare_servable(rank_size=8, stage_size=1, with_batch_dim=False)
 
 @register.register_method(output_names=["y"])
 def fun(x):
@@ -107,6 +108,7 @@ def test_methods_of_the_reference(config, text, method, kinds):
 def test_the_pipeline_of_the_reference(config):
     registration = config(PIPELINE)
     assert list(registration.pipelines) == ["predict"] and list(registration.methods) == ["fun"]
+    assert registration.models[0].ranks == RankGroup(8, 1, False)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +151,5 @@ def test_every_name_of_the_reference_is_exported():
     names += " call_preprocess_pipeline call_servable declare_servable register_method register_pipeline"
     assert set(names.split()) <= set(register.__all__)
     names = "SSLConfig ServableStartConfig start_grpc_server start_restful_server start_servables stop register"
-    assert set(names.split()) <= set(server.__all__)
+    assert {*names.split(), "distributed"} <= set(server.__all__)
+    assert set(distributed.__all__) == {"declare_servable", "start_servable", "startup_agents"}

@@ -39,7 +39,9 @@ def session_pids(session: int) -> list[int]:
 
 def copy_example(name: str, target: Path) -> Path:
     """A copy of an example without anything a run left behind, in target/name."""
-    leftovers = shutil.ignore_patterns("*.mindir", "__pycache__", "serving_logs", "rank_*", "kernel_meta")
+    leftovers = shutil.ignore_patterns(
+        "*.mindir", "*.npy", "*.npz", "__pycache__", "serving_logs", "rank_*", "kernel_meta", "temp_rank_table"
+    )
     return Path(shutil.copytree(EXAMPLES / name, target / name, ignore=leftovers))
 
 

@@ -9,6 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,14 +37,15 @@ RINGS_MB = (2064 + 4) * 1024 / 1e6
 
 def shared_mb(pid: int) -> tuple[float, float]:
     """The pages of shared memory that a process has touched: of its rings, and of its slabs."""
-    found = {"rings": 0, "requests": 0, "replies": 0}
+    found: Counter[str] = Counter()  # by the name that the memory was given
     mapped = None
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if header := re.match(r"[0-9a-f]+-[0-9a-f]+ .*?(?:memfd:serving (\w+) .*)?$", line):
             mapped = header[1]
         elif mapped and line.startswith("Rss:"):
             found[mapped] += int(line.split()[1])
-    return found["rings"] * 1024 / 1e6, (found["requests"] + found["replies"]) * 1024 / 1e6
+    rings = found.pop("rings", 0)
+    return rings * 1024 / 1e6, found.total() * 1024 / 1e6
 
 
 def private_mb(pid: int) -> float:

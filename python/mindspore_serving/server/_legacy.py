@@ -21,10 +21,10 @@ def warn(old: str, new: str) -> None:
     )
 
 
-def join_address(ip: object, port_name: str, port: object) -> str:
+def join_address(ip: object, port_name: str, port: object, ip_name: str = "ip") -> str:
     """``ip:port`` of the two parameters.
 
     Raises:
         RuntimeError: The ip is no str, or the port is out of range.
     """
-    return f"{_checks.check_str('ip', ip)}:{_checks.check_int(port_name, port, 1, _checks.MAX_PORT)}"
+    return f"{_checks.check_str(ip_name, ip)}:{_checks.check_int(port_name, port, 1, _checks.MAX_PORT)}"

@@ -1,8 +1,8 @@
 """``python -m mindspore_serving.worker.agent <descriptor>``: one rank of a distributed model, or MindSpore's scheduler
 of its ranks on CPUs. Started by `distributed.startup_agents`, never by hand.
 
-The life of an agent: take the order, join MindSpore's cluster, load the model's files together with the other ranks,
-connect to the distributed worker and register there, run what it says until the connection ends.
+The life of an agent: take the order, connect to the distributed worker, join MindSpore's cluster, load the model's
+files together with the other ranks, register, and run what the worker says until the connection ends.
 """
 
 from __future__ import annotations
@@ -66,6 +66,16 @@ def _serve(core: Any, link: AgentLink, order: AgentOrder) -> str:
     from mindspore_serving.worker.mindspore_model import load_model
     from mindspore_serving.worker.rank_group import RankGroup
 
+    # First of all: whatever this process is stuck in later, it is ended when this connection is.
+    agent: RankAgent = core.RankAgent(
+        order.address,
+        order.certificate,
+        order.private_key,
+        order.custom_ca,
+        order.use_tls,
+        order.token,
+        order.rank,
+    )
     _join_cluster(order)
     _make_groups(order)
     group = RankGroup()
@@ -84,15 +94,6 @@ def _serve(core: Any, link: AgentLink, order: AgentOrder) -> str:
         for file in order.models
     ]
     link.forget_key()
-    agent: RankAgent = core.RankAgent(
-        order.address,
-        order.certificate,
-        order.private_key,
-        order.custom_ca,
-        order.use_tls,
-        order.token,
-        order.rank,
-    )
     return run(agent, link, order, models)
 
 

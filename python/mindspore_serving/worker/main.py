@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mindspore_serving.worker")
 
-# The exit code of a distributed worker whose ranks have failed: it is started again at once. Known to the server's
+# The exit code of a distributed worker whose ranks are lost: it is started again at once. Known to the server's
 # supervisor (csrc/server).
-RANKS_FAILED = 75
+RANKS_LOST = 75
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def main(argv: list[str]) -> int:
         _leave()
     finally:
         _calls.set_running(None)  # the native worker ends with this function, not with the interpreter
-    if end == "ranks failed":
+    if end == "ranks lost":
         assert stages.ranks is not None
-        print(f"The ranks have failed: {stages.ranks.failure()}", flush=True)
-        _leave(RANKS_FAILED)
+        print(f"The ranks are lost: {stages.ranks.failure()}", flush=True)
+        _leave(RANKS_LOST)
     if end == "server gone":
         _leave()  # stages may still be running, and nobody waits for them
     if stages.ranks is not None:

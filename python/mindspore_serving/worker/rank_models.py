@@ -3,6 +3,7 @@ of it here."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from mindspore_serving.worker.session_library import TensorInfo
 if TYPE_CHECKING:
     from mindspore_serving._core import RankServer, Worker
     from mindspore_serving.worker.main import StartOrder
+
+logger = logging.getLogger("mindspore_serving.worker")
 
 _POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 30.0
@@ -176,6 +179,11 @@ def _start_server(order: StartOrder, ranks: RankOrder, declaration: ModelDeclara
     assert group is not None
     table = read_rank_table(ranks.rank_table, "given to start_servable")
     check_layout(table, group.rank_size, group.stage_size, ascend=device_type_here(order.device_type) != CPU)
+    if group.enable_pipeline_infer:
+        logger.warning(
+            "enable_pipeline_infer of servable '%s' has no effect: all ranks finish a run before the next begins",
+            order.servable_name,
+        )
     configuration = Configuration(
         servable_name=order.servable_name,
         version=order.version,

@@ -54,3 +54,14 @@ def test_ErrorsBeforeAndAfterAWindowAreNotExplained():
         ledger.record("rest-0", "plain", ledger.now(), "internal")
     window.start, window.end = -20.0, -10.0
     assert len(ledger.unexplained()) == 1
+
+
+def test_NoErrorIsTooManyToBeExamined(monkeypatch):
+    monkeypatch.setattr("chaos.ledger.KEPT_ERRORS", 5)
+    ledger = Ledger()
+    for number in range(30):
+        with ledger.window("a death", "plain", "internal"):
+            ledger.record("rest-0", "plain", ledger.now(), "internal")
+            ledger.record("rest-0", "batched", ledger.now(), "internal", str(number))
+    assert [error.text for error in ledger.unexplained()] == [str(number) for number in range(30)]
+    assert len(ledger.errors) < 60

@@ -16,7 +16,7 @@ CONNECTION_LOST = "connection_lost"  # the connection ended while the server had
 ANYTHING = "*"  # every servable
 
 SLACK_SECONDS = 1.0  # an error may be noticed a little before or after what caused it is noted
-KEPT_ERRORS = 20_000
+KEPT_ERRORS = 20_000  # before those that are explained are let go
 
 
 @dataclass
@@ -79,8 +79,10 @@ class Ledger:
             self.by_client[client] += 1
             if kind == RIGHT:
                 self.slowest = max(self.slowest, now - sent)
-            elif len(self.errors) < KEPT_ERRORS:
+            else:
                 self.errors.append(Error(kind, servable, client, sent, now, text))
+                if len(self.errors) % KEPT_ERRORS == 0:
+                    self.errors = self._unexplained()  # a window's end never moves back before what it explains
 
     @property
     def sent(self) -> int:
@@ -103,7 +105,10 @@ class Ledger:
     def unexplained(self) -> list[Error]:
         """Wrong and missing answers, and errors that nothing which was done to the server accounts for."""
         with self._lock:
-            return [error for error in self.errors if not any(window.explains(error) for window in self.windows)]
+            return self._unexplained()
+
+    def _unexplained(self) -> list[Error]:
+        return [error for error in self.errors if not any(window.explains(error) for window in self.windows)]
 
     def summary(self) -> str:
         errors = {kind: count for kind, count in self.counts.items() if kind not in (RIGHT, WRONG, UNANSWERED)}

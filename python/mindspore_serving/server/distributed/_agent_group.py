@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import threading
 import time
@@ -11,7 +12,7 @@ from functools import partial
 from mindspore_serving.server.distributed._agent_order import REGISTERED, WORKER_GONE
 from mindspore_serving.server.distributed._agent_process import AgentProcess, ProcessPlan
 
-_TURN_SECONDS = 0.2
+_KILL_AGAIN_SECONDS = 0.2
 
 
 class AgentGroup:
@@ -42,6 +43,8 @@ class AgentGroup:
         self._ending = threading.Event()
         self._kill_at = 0.0  # set before _ending
         self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
         self._alive: list[AgentProcess] = []
         try:
             for plan in plans:
@@ -49,6 +52,7 @@ class AgentGroup:
         except BaseException:
             self.end(0)
             self._watch()
+            os.close(self._wake)
             raise
         self._thread = threading.Thread(target=self._watch, name="serving-agents", daemon=True)
         self._thread.start()
@@ -62,10 +66,12 @@ class AgentGroup:
         """Let the processes end: they have so long to leave by themselves. Any thread; `join` waits for it."""
         self._kill_at = time.monotonic() + grace_seconds
         self._ending.set()
+        os.eventfd_write(self._wake, 1)
 
     def join(self) -> None:
-        """Wait until no process is left, after `end`."""
+        """Wait until no process is left, after `end`. Once."""
         self._thread.join()
+        os.close(self._wake)
 
     def _add(self, process: AgentProcess) -> None:
         self._alive.append(process)
@@ -74,14 +80,26 @@ class AgentGroup:
         self._selector.register(process.link, selectors.EVENT_READ, partial(self._said, process))
 
     def _watch(self) -> None:
-        while self._alive:
-            for key, _ in self._selector.select(_TURN_SECONDS):
+        while self._alive or not self._ending.is_set():
+            for key, _ in self._selector.select(self._turn_seconds()):
                 if key.fd in self._selector.get_map():  # not gone with its process in this turn
                     key.data()
-            if self._ending.is_set() and time.monotonic() >= self._kill_at:
+            if self._ending.is_set() and (time.monotonic() >= self._kill_at or self._only_the_scheduler()):
                 for process in self._alive:
                     process.kill()
         self._selector.close()
+
+    def _turn_seconds(self) -> float | None:
+        if not self._ending.is_set():
+            return None
+        return max(self._kill_at - time.monotonic(), _KILL_AGAIN_SECONDS)
+
+    def _only_the_scheduler(self) -> bool:
+        """The agents have gone; the scheduler would wait for them."""
+        return not any(process.plan.agent for process in self._alive)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake)
 
     def _printed(self, process: AgentProcess) -> None:
         if not process.read_log():

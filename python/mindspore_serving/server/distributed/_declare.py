@@ -30,8 +30,9 @@ def declare_servable(
             instance is a run of its own. Default: True.
         without_batch_dim_inputs (Union[int, list[int], tuple[int]], optional): The indexes of inputs that have no
             batch dimension although `with_batch_dim` is True. Default: None.
-        enable_pipeline_infer (bool, optional): True: a model of several stages takes the next run while later stages
-            still work on the last one, up to stage_size runs at once. Default: False.
+        enable_pipeline_infer (bool, optional): Taken for servables of release 2.0, where stages worked on several runs
+            at once. Runs follow each other here, which a warning in the worker's log says when it is True.
+            Default: False.
 
     Returns:
         Model, for `add_stage` and for functions that call it; `call_servable` finds the model by itself.

@@ -32,7 +32,7 @@ from mindspore_serving.server.distributed._agent_group import AgentGroup
 from mindspore_serving.server.distributed._agent_order import AgentOrder
 from mindspore_serving.server.distributed._agent_process import ProcessPlan
 from mindspore_serving.server.distributed._configuration import Configuration
-from mindspore_serving.server.distributed._local_ranks import LocalRanks, find_local_ranks, first_free_port
+from mindspore_serving.server.distributed._local_ranks import LocalRanks, ReservedPort, find_local_ranks
 from mindspore_serving.server.distributed._rank_table import check_layout
 from mindspore_serving.server.distributed._rank_table_file import RankTableFile
 
@@ -116,6 +116,7 @@ class Launcher:
         self._connect = connect
         self._command = command
         self._logs: dict[str, LogFile] = {}
+        self._port: ReservedPort | None = None  # of MindSpore's scheduler, in this life
         self._changed = threading.Condition()  # guards what follows
         self._registered = False  # in any life so far
         self._life_registered = False
@@ -123,6 +124,8 @@ class Launcher:
         self._end: BaseException | None = None
         self._stop_asked = False
         self._failed_lives = 0
+        self._seen_at = time.monotonic()  # the worker, or the launcher's begin
+        self._refused_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="serving-launcher", daemon=False)
 
     def start(self) -> None:
@@ -138,6 +141,11 @@ class Launcher:
     def join(self) -> None:
         """Wait until nothing is left of it."""
         self._thread.join()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended, and nobody asked for that."""
+        return self._end is not None and not isinstance(self._end, Stopped)
 
     @property
     def stopped(self) -> str:
@@ -162,13 +170,16 @@ class Launcher:
 
     def _run(self) -> None:
         end: BaseException = Stopped("the launcher has ended")
-        first = time.monotonic()
         try:
             while True:
                 try:
-                    self._live(first)
+                    self._live()
                 except _Again as again:
-                    self._failed(str(again), first)
+                    self._failed(str(again))
+                except RuntimeError as error:
+                    if not self._registered:
+                        raise
+                    self._failed(str(error))  # say of a rank table that has changed: it may change again
         except (Stopped, RuntimeError) as error:
             end = error
         except BaseException as error:
@@ -180,7 +191,7 @@ class Launcher:
                 self._end = end
                 self._changed.notify_all()
 
-    def _live(self, first: float) -> None:
+    def _live(self) -> None:
         """One life.
 
         Raises:
@@ -197,17 +208,22 @@ class Launcher:
             local, cluster = self._plan(configuration)
             with RankTableFile(configuration, cluster) as cluster:
                 client.claim([rank.rank_id for rank in local.ranks], local.ip, self._own_scheduler(local, cluster))
-                launch = self._wait_launch(client, first)
+                launch = self._wait_launch(client)
                 self._log(_INFO, f"The distributed worker at {self._settings.address} has all ranks: starting agents")
                 self._run_agents(client, configuration, local, launch, cluster)
         except ConnectionError as error:
             raise _Again(str(error)) from None
         finally:
             client.close()
+            if self._port is not None:
+                self._port.release()
+                self._port = None
 
     def _receive_configuration(self, client: RankLauncher) -> Configuration:
         self._check_stopped()
-        return Configuration.from_json(client.connect(_CONNECT_SECONDS))
+        content = client.connect(_CONNECT_SECONDS)
+        self._seen_at = time.monotonic()
+        return Configuration.from_json(content)
 
     def _plan(self, configuration: Configuration) -> tuple[LocalRanks, Cluster]:
         settings = self._settings
@@ -218,15 +234,15 @@ class Launcher:
         settings.files.check_count(len(local.ranks))
         scheduler = None
         if device_type == CPU and local.ranks[0].rank_id == 0:
-            port = first_free_port(local.ip, settings.agent_start_port)
-            scheduler = f"[{local.ip}]:{port}" if ":" in local.ip else f"{local.ip}:{port}"
+            self._port = ReservedPort(local.ip, settings.agent_start_port)
+            scheduler = f"[{local.ip}]:{self._port.port}" if ":" in local.ip else f"{local.ip}:{self._port.port}"
         return local, Cluster(device_type, configuration.rank_size, scheduler)
 
     @staticmethod
     def _own_scheduler(local: LocalRanks, cluster: Cluster) -> str | None:
         return cluster.scheduler if local.ranks[0].rank_id == 0 else None
 
-    def _wait_launch(self, client: RankLauncher, first: float) -> dict[str, Any]:
+    def _wait_launch(self, client: RankLauncher) -> dict[str, Any]:
         while True:
             self._check_stopped()
             event = client.next_event(_EVENT_SECONDS)
@@ -234,14 +250,16 @@ class Launcher:
                 continue
             kind, text = event
             if kind == "launch":
+                self._refused_since = None
                 return cast(dict[str, Any], json.loads(text))
-            self._take_end(kind, text, first)
+            self._take_end(kind, text)
 
-    def _take_end(self, kind: str, text: str, first: float) -> None:
+    def _take_end(self, kind: str, text: str) -> None:
         if kind == "stop":
             raise Stopped(f"The distributed servable has been stopped: {text}")
         if kind == "refused":
-            if not self._registered and time.monotonic() - first > _FIRST_REFUSAL_SECONDS:
+            self._refused_since = self._refused_since or time.monotonic()
+            if not self._registered and time.monotonic() - self._refused_since >= _FIRST_REFUSAL_SECONDS:
                 raise RuntimeError(f"The distributed worker at {self._settings.address} refuses the agents: {text}")
             raise _Again(f"the distributed worker refuses the agents: {text}")
 
@@ -253,7 +271,7 @@ class Launcher:
         launch: dict[str, Any],
         cluster: Cluster,
     ) -> None:
-        cluster = Cluster(cluster.device_type, cluster.rank_size, launch["scheduler"], cluster.rank_table_file)
+        cluster = Cluster(cluster.device_type, cluster.rank_size, launch["scheduler"] or None, cluster.rank_table_file)
         plans = self._process_plans(configuration, local, str(launch["token"]), cluster)
 
         def on_death(rank: int, text: str) -> None:
@@ -286,7 +304,7 @@ class Launcher:
             self._check_stopped()
             event = client.next_event(_EVENT_SECONDS)
             if event is not None:
-                self._take_end(*event, first=0.0)
+                self._take_end(*event)
             with self._changed:
                 dead = self._death is not None
             if not dead:
@@ -353,14 +371,14 @@ class Launcher:
 
     # ---- between lives
 
-    def _failed(self, reason: str, first: float) -> None:
+    def _failed(self, reason: str) -> None:
         """A life is over: say so, and wait a little before the next; or raise, if it was to be the first one."""
         with self._changed:
             ever, death, this_life = self._registered, self._death, self._life_registered
         if not ever:
             if death is not None:
                 raise RuntimeError(f"The agents cannot be started: {death}")
-            if time.monotonic() - first > _FIRST_CONNECT_SECONDS:
+            if time.monotonic() - self._seen_at > _FIRST_CONNECT_SECONDS:
                 raise RuntimeError(
                     f"The agents cannot be started: no distributed worker at {self._settings.address} after "
                     f"{_FIRST_CONNECT_SECONDS:.0f} seconds: {reason}"

@@ -76,24 +76,39 @@ def _binds(family: int, address: tuple[object, ...]) -> bool:
     return True
 
 
-def first_free_port(host: str, first: int, most: int = 65535) -> int:
-    """The first port, from `first` on, that nothing listens on.
+class ReservedPort:
+    """The first free port from `first` on: kept from other launchers, but not from the process of ours that is
+    to listen there (which sets SO_REUSEADDR, as servers do).
+
+    Args:
+        host: The address of this machine to listen on.
+        first: The first port to try.
+        last: The last one.
 
     Raises:
         RuntimeError: There is none, or the address is not of this machine.
     """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, first, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise RuntimeError(f"The address '{host}' of the ranks is not known here: {error}") from error
-    for port in range(first, most + 1):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As servers do: connections of an earlier life that linger do not take the port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+    def __init__(self, host: str, first: int, last: int = 65535) -> None:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, first, type=socket.SOCK_STREAM)[0]
+        except OSError as error:
+            raise RuntimeError(f"The address '{host}' of the ranks is not known here: {error}") from error
+        for port in range(first, last + 1):
+            taken = socket.socket(family, socket.SOCK_STREAM)
             try:
-                probe.bind((address[0], port, *address[2:]))
-                return port
+                taken.bind((address[0], port, *address[2:]))
             except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise RuntimeError(f"The address '{host}' of the ranks is not of this machine: {error}") from error
-    raise RuntimeError(f"No port from agent_start_port {first} on is free on {host}")
+                taken.close()
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    continue
+                raise RuntimeError(f"The address '{host}' of the ranks is not of this machine: {error}") from error
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # from now on
+            self.port = port
+            self._socket = taken
+            return
+        raise RuntimeError(f"No port from agent_start_port {first} on is free on {host}")
+
+    def release(self) -> None:
+        """Let others have it; a second call does nothing."""
+        self._socket.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import atexit
+import os
 import signal
 import sys
 import threading
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from mindspore_serving.client import SSLConfig
 
 _MAX_START_PORT = 65528
+
+_exit_code = 0  # what the process ends with after a launcher's end that nobody asked for
 
 
 def startup_agents(
@@ -168,7 +172,7 @@ class _Signals:
         return int(self._server.stop_requested())
 
     def give_back(self) -> None:
-        """As it was before; in the main thread."""
+        """As it was before, as far as this thread may."""
         self._server.restore_signal_handlers()
         if threading.current_thread() is threading.main_thread():
             for number, handler in self.previous.items():
@@ -177,11 +181,14 @@ class _Signals:
 
 def _monitor(launcher: Launcher, signals: _Signals) -> None:
     """Keeps the script alive as long as the launcher lives, then ends it."""
+    global _exit_code
     launcher.join()
     number = signals.seen()
     if not number:
         tell_of(launcher)
-    signals._server.restore_signal_handlers()
+    if launcher.failed:
+        _exit_code = 1
+    signals.give_back()
     main = threading.main_thread()
     if signals.previous and main.is_alive() and main.ident is not None:
         # The script goes on after startup_agents(), say in a sleep. There is nothing left to wait for.
@@ -191,4 +198,15 @@ def _monitor(launcher: Launcher, signals: _Signals) -> None:
 
 
 def _end_script(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
+    sys.exit(_exit_code)
+
+
+def _tell_exit_code() -> None:
+    if _exit_code:
+        # Python has no other way to give the exit code once the script's last line has run.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_code)
+
+
+atexit.register(_tell_exit_code)

@@ -1,0 +1,440 @@
+#include "distributed/rank_agent.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+#include "tensor/control_socket.h"
+
+namespace msserving {
+namespace {
+
+constexpr const char* kStopped = "stopped";
+
+}  // namespace
+
+RankAgent::RankAgent(RankAgentOptions options) : options_(std::move(options)), bell_(eventfd(0, EFD_CLOEXEC)) {}
+
+Status RankAgent::Create(RankAgentOptions options, int64_t timeout_ns, std::unique_ptr<RankAgent>* agent) {
+  std::unique_ptr<RankAgent> made(new RankAgent(std::move(options)));
+  if (!made->bell_) {
+    return Status(ErrorKind::kInternal, std::string("eventfd: ") + std::strerror(errno));
+  }
+  FrameWriter hello;
+  hello.U32(kFrameMagic);
+  hello.Text(made->options_.token);
+  hello.U32(made->options_.rank);
+  if (Status status = RankLink::Open(made->options_.worker, timeout_ns, made.get(), &made->link_); !status.ok()) {
+    return status;
+  }
+  made->link_->Start(FrameKind::kHelloAgent, hello.Take());
+  *agent = std::move(made);
+  return Status::Ok();
+}
+
+RankAgent::~RankAgent() {
+  returned_.store(true, std::memory_order_release);
+  if (link_ != nullptr) {
+    link_->Close();
+  }
+  link_.reset();  // before the sessions, whose outputs it may be sending
+}
+
+void RankAgent::Follow(int pipe) {
+  link_->loop().Post([this, pipe] {
+    pipe_ = pipe;
+    link_->loop().Add(pipe, EPOLLIN | EPOLLRDHUP, this);
+  });
+}
+
+Status RankAgent::Register(std::vector<std::shared_ptr<Session>> sessions, const std::vector<std::string>& files) {
+  if (sessions.empty() || sessions.size() > kMaxModels || files.size() != sessions.size()) {
+    return Status(ErrorKind::kInternal, "a rank has from 1 to " + std::to_string(kMaxModels) +
+                                            " sub-graphs and a file for each of them; there are " +
+                                            std::to_string(sessions.size()) + " sessions and " +
+                                            std::to_string(files.size()) + " files");
+  }
+  if (!graphs_.empty()) {
+    return Status(ErrorKind::kInternal, "a rank registers once");
+  }
+  std::vector<RankModel> models;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const SessionInfo& info = sessions[i]->describe();
+    if (info.inputs.size() > kMaxTensors || info.outputs.size() > kMaxTensors) {
+      return Status(ErrorKind::kInternal,
+                    "a rank's model has at most " + std::to_string(kMaxTensors) + " inputs and as many outputs");
+    }
+    models.push_back({files[i], info});
+    Graph graph;
+    graph.inputs.resize(info.inputs.size());
+    graph.outputs.resize(info.outputs.size());
+    graph.placed.resize(info.outputs.size());
+    graph.session = std::move(sessions[i]);
+    graphs_.push_back(std::move(graph));
+  }
+  FrameWriter body;
+  WriteModels(models, &body);
+  if (body.body().size() > kMaxSmallFrame) {
+    return Status(ErrorKind::kInternal, "the description of the rank's models has " +
+                                            std::to_string(body.body().size()) + " bytes; at most " +
+                                            std::to_string(kMaxSmallFrame) + " are allowed");
+  }
+  link_->Send(FrameKind::kRegister, body.Take());
+  return Status::Ok();
+}
+
+void RankAgent::Ring() { eventfd_write(bell_.get(), 1); }
+
+void RankAgent::RequestStop() {
+  stop_requested_.store(true, std::memory_order_release);
+  Ring();
+}
+
+std::string RankAgent::Run(const std::function<bool()>& interrupted) {
+  std::string why = RunUntilEnd(interrupted);
+  returned_.store(true, std::memory_order_release);
+  return why;
+}
+
+std::string RankAgent::RunUntilEnd(const std::function<bool()>& interrupted) {
+  while (WaitForBell(interrupted)) {
+    if (has_board_.load(std::memory_order_acquire)) {
+      const uint64_t seq = board_.order().seq.load(std::memory_order_acquire);
+      if (seq != last_seq_) {
+        last_seq_ = seq;
+        RunLocal(seq);
+      }
+    }
+    while (true) {
+      {
+        std::lock_guard lock(mutex_);
+        if (ended_) {
+          return why_;
+        }
+        if (orders_.empty()) {
+          break;
+        }
+        order_ = std::move(orders_.front());
+        orders_.pop_front();
+      }
+      RunRemote(&order_);
+    }
+    if (stop_requested_.load(std::memory_order_acquire)) {
+      return kStopped;
+    }
+  }
+  return kStopped;
+}
+
+// False: interrupted.
+bool RankAgent::WaitForBell(const std::function<bool()>& interrupted) {
+  eventfd_t count;
+  while (eventfd_read(bell_.get(), &count) != 0) {
+    if (errno != EINTR || (interrupted && interrupted())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+RankAgent::Graph* RankAgent::GraphOf(uint32_t subgraph, Status* status) {
+  if (subgraph >= graphs_.size()) {
+    *status = Status(ErrorKind::kInternal, "there is no sub-graph " + std::to_string(subgraph));
+    return nullptr;
+  }
+  return &graphs_[subgraph];
+}
+
+// MindSpore checks neither element types nor shapes: what does not fit must not reach it.
+Status RankAgent::RunGraph(Graph* graph) {
+  const SessionInfo& info = graph->session->describe();
+  for (size_t i = 0; i < graph->inputs.size(); ++i) {
+    const TensorInfo& expected = info.inputs[i];
+    const MsServingTensor& given = graph->inputs[i];
+    bool fits =
+        given.dtype == static_cast<int32_t>(expected.dtype) && (expected.rank < 0 || given.rank == expected.rank);
+    for (int d = 0; fits && d < expected.rank; ++d) {
+      const int64_t dim = expected.dims[static_cast<size_t>(d)];
+      const auto& sizes = info.batch_sizes;
+      fits = dim == -1 || dim == given.dims[d] ||
+             (d == 0 && std::find(sizes.begin(), sizes.end(), given.dims[d]) != sizes.end());
+    }
+    if (!fits) {
+      return Status(ErrorKind::kInvalidInput, "input " + std::to_string(i) + " does not fit the rank's model");
+    }
+  }
+  Status status = graph->session->Run(graph->inputs, graph->outputs);
+  for (size_t i = 0; status.ok() && i < graph->outputs.size(); ++i) {
+    if (!IsWhole(graph->outputs[i])) {
+      status = Status(ErrorKind::kInternal, "the size of output " + std::to_string(i) + " does not match its shape");
+    }
+  }
+  return status;
+}
+
+Status RankAgent::TakeLocalInputs(Graph* graph) {
+  const BoardOrder& order = board_.order();
+  if (graph->inputs.empty()) {
+    return Status::Ok();
+  }
+  if (order.inputs != graph->inputs.size()) {
+    return Status(ErrorKind::kInternal, "the worker has sent " + std::to_string(order.inputs) +
+                                            " inputs, the model has " + std::to_string(graph->inputs.size()));
+  }
+  if (Status status = inputs_window_.Follow(local_socket_.get(), order.input_generation); !status.ok()) {
+    return status;
+  }
+  for (size_t i = 0; i < graph->inputs.size(); ++i) {
+    if (!inputs_window_.Take(board_.inputs()[i], &graph->inputs[i])) {
+      return Status(ErrorKind::kInternal, "input " + std::to_string(i) + " does not lie in the shared memory");
+    }
+  }
+  return Status::Ok();
+}
+
+void RankAgent::RunLocal(uint64_t seq) {
+  Status status;
+  Graph* graph = GraphOf(board_.order().subgraph, &status);
+  if (graph != nullptr) {
+    status = TakeLocalInputs(graph);
+    if (status.ok()) {
+      status = RunGraph(graph);
+    }
+  }
+  AnswerLocally(seq, status, graph);
+}
+
+void RankAgent::AnswerLocally(uint64_t seq, const Status& outcome, Graph* graph) {
+  BoardOrder& order = board_.order();
+  BoardSlot& slot = board_.slot(slot_);
+  Status status = outcome;
+  if (status.ok()) {
+    BoardTensor* described = board_.outputs(slot_);
+    const bool wanted = order.answering_rank == options_.rank;
+    if (wanted) {
+      status = outputs_arena_.Place(graph->outputs, graph->placed.data());
+      if (status.ok() && outputs_arena_.generation() != sent_generation_) {
+        status = SendMemory(local_socket_.get(), outputs_arena_.fd());
+        sent_generation_ = outputs_arena_.generation();
+      }
+    }
+    for (size_t i = 0; status.ok() && i < graph->outputs.size(); ++i) {
+      const MsServingTensor& output = graph->outputs[i];
+      if (wanted) {
+        std::memcpy(outputs_arena_.base() + graph->placed[i].offset, output.data, output.bytes);
+        described[i] = graph->placed[i];
+      } else {
+        described[i] = BoardTensor{0, output.bytes, {}, output.dtype, output.rank};
+        std::copy_n(output.dims, output.rank, described[i].dims);
+      }
+    }
+    slot.outputs = static_cast<uint32_t>(graph->outputs.size());
+    slot.output_generation = sent_generation_;
+  }
+  slot.failed = status.ok() ? 0 : 1;
+  slot.text_bytes = static_cast<uint32_t>(std::min(status.message().size(), BoardSlot::kTextBytes));
+  std::memcpy(slot.text, status.message().data(), slot.text_bytes);
+  slot.seq.store(seq, std::memory_order_release);
+  if (order.left.fetch_sub(1, std::memory_order_acq_rel) == 1 || !status.ok()) {
+    eventfd_write(worker_bell_.get(), 1);
+  }
+}
+
+void RankAgent::RunRemote(FrameBody* body) {
+  RunHead run;
+  std::vector<MsServingTensor> inputs;
+  Status status;
+  Graph* graph = nullptr;
+  if (!ReadRun(body->bytes(), &run, &inputs)) {
+    status = Status(ErrorKind::kInternal, "the worker has sent a broken run");
+  } else if (graph = GraphOf(run.subgraph, &status); graph != nullptr) {
+    if (inputs.size() != graph->inputs.size()) {
+      status = Status(ErrorKind::kInternal, "the worker has sent " + std::to_string(inputs.size()) +
+                                                " inputs, the model has " + std::to_string(graph->inputs.size()));
+    } else {
+      graph->inputs = inputs;
+      status = RunGraph(graph);
+    }
+  }
+  const DoneHead done{run.seq, !status.ok(), status.message()};
+  std::span<const MsServingTensor> outputs;
+  if (status.ok()) {
+    outputs = graph->outputs;
+  }
+  // The worker orders the next run when it has all of this: until then both the head and the outputs stay.
+  uint64_t size = WriteDone(done, outputs, status.ok() && run.wants_outputs, &head_);
+  if (size == 0) {
+    size = WriteDone({run.seq, true, "the rank's outputs are too large"}, {}, false, &head_);
+    outputs = {};
+  }
+  link_->SendTensors(FrameKind::kDone, head_.body(), size, outputs);
+}
+
+Status RankAgent::OnFrame(FrameKind kind, FrameBody* body) {
+  FrameReader reader(body->bytes());
+  switch (kind) {
+    case FrameKind::kLocal: {
+      const bool attached = options_.local_memory && AttachLocally(std::string(reader.Text()));
+      FrameWriter answer;
+      answer.U8(attached ? 1 : 0);
+      link_->Send(FrameKind::kAttached, answer.Take());
+      return Status::Ok();
+    }
+    case FrameKind::kBegin: return Begin(body);
+    case FrameKind::kRun: {
+      {
+        std::lock_guard lock(mutex_);
+        orders_.push_back(std::move(*body));
+      }
+      Ring();
+      return Status::Ok();
+    }
+    case FrameKind::kStop: End(kStopped); return Status::Ok();
+    case FrameKind::kRefused: End("refused: " + std::string(reader.Text())); return Status::Ok();
+    default: return Status(ErrorKind::kInvalidInput, "the worker has sent what no agent expects");
+  }
+}
+
+// The name exists on one machine only, and only the worker's own network namespace knows it.
+bool RankAgent::AttachLocally(const std::string& socket_name) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  if (socket_name.empty() || socket_name.size() >= sizeof(name.sun_path) ||
+      options_.token.size() != sizeof(LocalGreeting::token)) {
+    return false;
+  }
+  std::memcpy(name.sun_path + 1, socket_name.data(), socket_name.size());
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + socket_name.size());
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const timeval patience{2, 0};
+  if (!fd || setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) != 0 ||
+      setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0 ||
+      connect(fd.get(), reinterpret_cast<sockaddr*>(&name), size) != 0) {
+    return false;
+  }
+  LocalGreeting greeting{};
+  std::memcpy(greeting.token, options_.token.data(), sizeof(greeting.token));
+  greeting.rank = options_.rank;
+  iovec piece{&greeting, sizeof(greeting)};
+  alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = ancillary;
+  message.msg_controllen = sizeof(ancillary);
+  cmsghdr* item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_RIGHTS;
+  item->cmsg_len = CMSG_LEN(sizeof(int));
+  const int bell = bell_.get();
+  std::memcpy(CMSG_DATA(item), &bell, sizeof(bell));
+  if (sendmsg(fd.get(), &message, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof(greeting))) {
+    return false;
+  }
+  local_socket_ = std::move(fd);
+  return true;
+}
+
+Status RankAgent::Begin(FrameBody* body) {
+  FrameReader reader(body->bytes());
+  const bool local = reader.U8() == 1;
+  BoardShape shape;
+  shape.slots = reader.U32();
+  shape.max_inputs = reader.U32();
+  shape.max_outputs = reader.U32();
+  const uint32_t slot = reader.U32();
+  if (!reader.AtEnd()) {
+    return Status(ErrorKind::kInvalidInput, "the worker has sent a broken frame");
+  }
+  if (local) {
+    ControlMessage message;
+    if (!local_socket_ || slot >= shape.slots) {
+      return Status(ErrorKind::kInvalidInput, "the worker takes this rank for one on its machine");
+    }
+    if (Status status = ReceiveControl(local_socket_.get(), &message); !status.ok()) {
+      return status;
+    }
+    if (message.kind != 'B' || message.fds.size() != 2) {
+      return Status(ErrorKind::kInvalidInput, "the worker has sent a broken message");
+    }
+    SharedMemory memory;
+    if (Status status = SharedMemory::Map(std::move(message.fds[0]), &memory); !status.ok()) {
+      return status;
+    }
+    if (Status status = LocalBoard::Open(std::move(memory), shape, &board_); !status.ok()) {
+      return status;
+    }
+    worker_bell_ = std::move(message.fds[1]);
+    slot_ = slot;
+    has_board_.store(true, std::memory_order_release);
+  }
+  link_->Send(FrameKind::kReady);
+  return Status::Ok();
+}
+
+void RankAgent::OnEnd(const std::string& why) {
+  MSSERVING_LOG(kInfo, "Rank " << options_.rank << ": the worker is gone: " << why);
+  End("worker gone");
+}
+
+void RankAgent::OnIo(uint32_t) {
+  link_->loop().Remove(pipe_, this);
+  End("launcher gone");
+}
+
+void RankAgent::End(const std::string& why) {
+  {
+    std::lock_guard lock(mutex_);
+    if (ended_) {
+      return;
+    }
+    ended_ = true;
+    why_ = why;
+  }
+  Ring();
+  link_->loop().AddTimer(link_->loop().now_ns() + options_.leave_after_ns, [this] { Leave(); });
+}
+
+void RankAgent::Leave() {
+  if (returned_.load(std::memory_order_acquire)) {
+    return;
+  }
+  if (options_.leave) {
+    options_.leave(why_);
+    return;
+  }
+  _exit(RankAgentOptions::kExitCode);
+}
+
+Status ExitWhenClosed(int pipe, int code) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread([pipe, code] {
+    pthread_setname_np(pthread_self(), "lifeline");
+    pollfd watched{pipe, POLLRDHUP, 0};
+    while (true) {
+      if (poll(&watched, 1, -1) > 0) {
+        _exit(code);
+      }
+    }
+  }).detach();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return Status::Ok();
+}
+
+}  // namespace msserving

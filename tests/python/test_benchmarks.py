@@ -1,0 +1,106 @@
+"""The budget that `benchmarks/run.py` prints: what its rows are made of, and how they are judged."""
+
+from pathlib import Path
+
+import pytest
+
+from cases import ceilings, codec, lifecycle, models, open_loop, serving
+from harness import budget
+from harness.case import Outcome, Sample
+from harness.table import render_budget, render_rates
+
+ROWS = budget.rows(serving.BIG_MB)
+
+
+def case_names():
+    folder = Path("nowhere")
+    env = {"BENCH_SERVABLE_DIRECTORY": "nowhere"}
+    listed = [
+        *lifecycle.cases(folder, env), *ceilings.cases(folder), *serving.cases(), *codec.cases(folder),
+        *models.cases(folder), *open_loop.cases(folder, folder, lambda name: None, 1),
+    ]  # fmt: skip
+    return {case.name: case for case in listed}
+
+
+def load(rate=1000.0, p50_us=100.0, cpu_us=10.0):
+    return Outcome(samples=[Sample(rate, p50_us, 2 * p50_us, cpu_us)])
+
+
+def figure(value):
+    return Outcome(figures=[value])
+
+
+def judged(outcomes):
+    return {(what, limit): (got, met) for what, limit, got, met in budget.judged(ROWS, outcomes)}
+
+
+def test_every_row_is_made_of_cases_that_there_are():
+    names = case_names()
+    assert {case for row in ROWS for case in row.cases} <= set(names)
+    assert set(budget.OLD) <= set(names)
+    assert {case.against for case in names.values()} - {""} <= set(names)
+
+
+def test_rows_without_their_cases_are_left_out():
+    assert budget.judged(ROWS, {}) == []
+    assert budget.judged(ROWS, {"addb-64x1": Outcome(error="it broke")}) == []
+    assert list(judged({"addb-64x1": load()})) == [("addb, gRPC 64x1", "≤ 25 µs CPU")]
+
+
+@pytest.mark.parametrize(("cpu_us", "met"), [(25.0, "yes"), (25.1, "no")])
+def test_a_limit_holds_what_it_says(cpu_us, met):
+    assert judged({"addb-64x1": load(cpu_us=cpu_us)})["addb, gRPC 64x1", "≤ 25 µs CPU"] == (f"{cpu_us} µs", met)
+
+
+@pytest.mark.parametrize(("rate", "got", "met"), [(600, "60%", "yes"), (590, "59%", "no")])
+def test_shares_are_of_the_ceiling_in_the_same_run(rate, got, met):
+    outcomes = {"addb-64x1": load(rate=rate), "bare-64x1": load(rate=1000)}
+    assert judged(outcomes)["addb, gRPC 64x1", "≥ 60 % of the bare echo"] == (got, met)
+    outcomes = {"add-64x1": load(rate=rate), "session-add": figure(750.0)}
+    assert judged(outcomes)["add, gRPC 64x1", "≥ 80 % of the bare session"] == (
+        f"{rate / 750:.0%}",
+        "yes" if rate >= 600 else "no",
+    )
+
+
+def test_instances_count_and_not_requests():
+    row = judged({"add-16i": load(rate=100), "session-add": figure(2000.0)})
+    assert row["add, 16 instances a request", "≥ 80 % of the bare session"] == ("80%", "yes")
+
+
+@pytest.mark.parametrize(("p50_us", "got", "met"), [(1060, "1,000 + 60 µs", "yes"), (1061, "1,000 + 61 µs", "no")])
+def test_one_connection_is_compared_with_the_models_own_time(p50_us, got, met):
+    row = judged({"mlp-1x1": load(p50_us=p50_us), "session-mlp-1": figure(1000.0)})
+    assert row["MLP 784-512-10, one connection", "p50: the model's own time + 60 µs"] == (got, met)
+
+
+def test_the_median_of_all_repetitions_is_judged():
+    outcome = Outcome(figures=[14.0, 30.0, 15.0])
+    assert judged({"json-row": outcome})["784 floats of JSON, read and written", "≤ 15 µs CPU"] == ("15.0 µs", "yes")
+
+
+def test_the_table_has_a_line_for_each_row():
+    text = render_budget(budget.judged(ROWS, {"addb-64x1": load(cpu_us=30)}), markdown=True)
+    assert text.splitlines()[0].startswith("| budget of")
+    assert text.splitlines()[2].split("|")[1:5] == [" addb, gRPC 64x1 ", " ≤ 25 µs CPU ", " 30.0 µs ", " no  "]
+
+
+def test_latencies_at_fixed_rates_are_a_table_of_their_own():
+    assert open_loop.table({}) == []
+    outcomes = {"open-peak": figure(10_000.0)}
+    for share in open_loop.SHARES:
+        for at, (name, *_) in enumerate(open_loop.COLUMNS):
+            outcomes[f"open-{share}-{name}"] = figure(share * 10.0 + at)
+    header, *lines = open_loop.table(outcomes)
+    assert header[1:] == ["req/s", "p50, µs", "p99, µs", "p99.9, µs", "refused, %"]
+    assert lines[0] == ["25 % of the peak", "2,500", "250", "251", "252", "253"]
+    assert len(lines) == len(open_loop.SHARES)
+    del outcomes["open-75-p99"]
+    outcomes["open-75-p99"] = Outcome(error="it broke")
+    assert len(open_loop.table(outcomes)) == len(open_loop.SHARES)
+    assert len(render_rates([header, *lines], markdown=True).splitlines()) == 5
+
+
+def test_nothing_has_no_spread():
+    assert figure(0.0).spread == 0.0
+    assert Outcome(figures=[1.0, 2.0, 3.0]).spread == 1.0

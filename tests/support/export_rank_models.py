@@ -1,0 +1,88 @@
+"""Exports the parts of small distributed models, for CPUs: NAME_RANK.mindir in batches of 16.
+
+rows2, rows4: x @ WEIGHT, split by rows among 2 and 4 ranks. whole2: the sum of all rows of x in every row, so that an
+answer shows what else was in its batch. single2: rows2 without a batch dimension. secret2: rows2, encrypted with
+SECRET_KEY. staged2: two stages; the second one adds its own input x to what the first one sends (x @ SQUARE).
+
+usage: export_rank_models.py FOLDER
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH, WIDTH, OUTPUTS = 16, 8, 6
+SECRET_KEY = b"a key of 24 bytes, no mo"
+WORLD = "mccl_world_group"
+WEIGHT = np.sin(np.arange(WIDTH * OUTPUTS, dtype=np.float32)).reshape(WIDTH, OUTPUTS)
+SQUARE = np.cos(np.arange(WIDTH * WIDTH, dtype=np.float32)).reshape(WIDTH, WIDTH)
+
+
+def main(folder: Path) -> None:
+    import mindspore as ms
+    from mindspore import Parameter, Tensor, nn, ops
+
+    class Rows(nn.Cell):
+        def __init__(self, rank: int, size: int):
+            super().__init__()
+            self.begin, self.end = rank * WIDTH // size, (rank + 1) * WIDTH // size
+            self.weight = Parameter(Tensor(WEIGHT[self.begin : self.end]), name="weight")
+            self.matmul, self.all_reduce = ops.MatMul(), ops.AllReduce(group=WORLD)
+
+        def construct(self, x):
+            return self.all_reduce(self.matmul(x[:, self.begin : self.end], self.weight))
+
+    class Single(nn.Cell):
+        def __init__(self, rank: int):
+            super().__init__()
+            self.rows = Rows(rank, 2)
+
+        def construct(self, x):
+            return self.rows(x.reshape(1, WIDTH)).reshape(OUTPUTS)
+
+    class Whole(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.all_reduce, self.sum = ops.AllReduce(group=WORLD), ops.ReduceSum(keep_dims=True)
+
+        def construct(self, x):
+            return x * 0.0 + self.sum(self.all_reduce(x * 0.5), 0)
+
+    class First(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.weight = Parameter(Tensor(SQUARE), name="weight")
+            self.matmul, self.send = ops.MatMul(), ops.Broadcast(0, group=WORLD)
+
+        def construct(self, x):
+            return self.send((self.matmul(x, self.weight),))[0]
+
+    class Second(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.receive = ops.Broadcast(0, group=WORLD)
+
+        def construct(self, x):
+            return self.receive((x * 0.0,))[0] + x
+
+    def export(name: str, rank: int, net: Any, shape: tuple[int, ...] = (BATCH, WIDTH), **options: Any) -> None:
+        path = folder / f"{name}_{rank}.mindir"
+        ms.export(net, Tensor(np.zeros(shape, np.float32)), file_name=str(path), file_format="MINDIR", **options)
+
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    folder.mkdir(parents=True, exist_ok=True)
+    for rank in range(4):
+        export("rows4", rank, Rows(rank, 4))
+    for rank in range(2):
+        export("rows2", rank, Rows(rank, 2))
+        export("whole2", rank, Whole())
+        export("single2", rank, Single(rank), (WIDTH,))
+        export("secret2", rank, Rows(rank, 2), enc_key=SECRET_KEY, enc_mode="AES-GCM")
+        export("staged2", rank, First() if rank == 0 else Second())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
