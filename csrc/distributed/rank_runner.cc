@@ -334,6 +334,11 @@ Status RankRunner::Collect(std::span<MsServingTensor> outputs) {
     }
   }
   if (!failure.empty()) {
+    // A stage that sends does not wait for those that receive: what a failed rank has left behind would be taken for
+    // the next run's.
+    if (options_.stage_size > 1) {
+      return Lose(failure + "; the stages are out of step");
+    }
     if (++failures_ >= options_.most_failures) {
       return Lose(failure + "; so have " + std::to_string(failures_) + " runs in a row");
     }

@@ -34,7 +34,7 @@ struct RankRunnerOptions {
   uint32_t stage_size = 1;
   int64_t rank_timeout_ns = 10 * kNanosPerSecond;
   // When one rank has failed, the others have this long to finish: if all do, they are in step still, and the failure
-  // is that of the run alone.
+  // is that of the run alone. Not in a model of several stages, whose senders finish whatever receivers do.
   int64_t grace_ns = 2 * kNanosPerSecond;
   // So many failed runs in a row end the group: a rank's graph may be of no use once a run of it has failed.
   uint32_t most_failures = 3;

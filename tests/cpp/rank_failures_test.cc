@@ -160,6 +160,17 @@ TEST_F(RankFailureTest, OtherShapesInOtherStagesAreFine) {
   EXPECT_EQ(result, (std::vector<float>{kExtend, 0}));
 }
 
+TEST_F(RankFailureTest, AFailedRunOfSeveralStagesEndsTheGroup_AsSendersDoNotWait) {
+  StartServer(2, 2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kFail}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here failed: no room; the stages are out of step");
+  EXPECT_EQ(server_->Failure(), status.message());
+}
+
 TEST_F(RankFailureTest, AnAgentThatDiesWhileLoadingFailsTheStartWithItsLastWords) {
   StartServer(2);
   launcher_ = Connect();
