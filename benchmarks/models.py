@@ -1,6 +1,8 @@
 """Exports the benchmarks' models beside copies of their servable_config.py.
 
-usage: models.py FOLDER
+usage: models.py FOLDER [--real]
+
+With --real also the perceptron, LeNet and ResNet-50, which take a while.
 """
 
 import shutil
@@ -64,7 +66,7 @@ def export_with_sample(net: nn.Cell, name: str, shape: tuple[int, ...], folder: 
     ms.export(net, ms.Tensor(batch), file_name=str(version / f"{name}.mindir"), file_format="MINDIR")
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *, real: bool) -> None:
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     shutil.rmtree(folder, ignore_errors=True)
@@ -82,6 +84,11 @@ def main(folder: Path) -> None:
         inputs = [ms.Tensor(np.zeros(shape, np.float32)) for shape in shapes]
         file = "addb" if name == "heavy" else name
         ms.export(net, *inputs, file_name=str(version / f"{file}.mindir"), file_format="MINDIR")
+    if real:
+        export_real(folder)
+
+
+def export_real(folder: Path) -> None:
     ms.set_seed(1)
     perceptron = nn.SequentialCell(nn.Dense(784, 512), nn.ReLU(), nn.Dense(512, 10))
     export_with_sample(perceptron, "mlp", (BATCH, 784), folder)
@@ -90,4 +97,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), real="--real" in sys.argv[2:])

@@ -29,7 +29,7 @@ from cases import (  # noqa: E402
 )
 from harness import budget, load  # noqa: E402
 from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
-from harness.table import render, render_budget  # noqa: E402
+from harness.table import render, render_budget, render_rates  # noqa: E402
 from harness.targets import ServingTarget  # noqa: E402
 
 WORK = ROOT / "build" / "bench"
@@ -122,6 +122,15 @@ def describe_run(arguments: argparse.Namespace) -> str:
     )
 
 
+def report(cases: Sequence[Case], outcomes: dict[str, Outcome], description: str, *, markdown: bool) -> str:
+    parts = [render(cases, outcomes, markdown)]
+    if judged := budget.judged(budget.rows(serving.BIG_MB), outcomes):
+        parts.append(render_budget(judged, markdown))
+    if rates := open_loop.table(outcomes):
+        parts.append(render_rates(rates, markdown))
+    return "\n\n".join([*parts, description])
+
+
 def main() -> int:
     arguments = parse_arguments()
     if (os.cpu_count() or 1) < 2:
@@ -154,15 +163,14 @@ def main() -> int:
         if arguments.list or not cases:
             print("\n".join(f"{case.name:18} {case.title}" for case in cases) or "no such case")
             return 0 if cases else 2
-        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables)], check=True)
+        of_real_models = {case.name for case in models.cases(servables)}
+        real = ["--real"] if any(case.name in of_real_models for case in cases) else []
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables), *real], check=True)
         outcomes = run_cases(cases, targets, arguments)
     description = describe_run(arguments)
-    judged = budget.judged(budget.rows(serving.BIG_MB), outcomes)
-    parts = [render(cases, outcomes, markdown=False), render_budget(judged, markdown=False), description]
-    print("\n\n".join(parts))
+    print(report(cases, outcomes, description, markdown=False))
     if arguments.markdown:
-        parts = [render(cases, outcomes, markdown=True), render_budget(judged, markdown=True), description]
-        arguments.markdown.write_text("\n\n".join(parts) + "\n")
+        arguments.markdown.write_text(report(cases, outcomes, description, markdown=True) + "\n")
     return 1 if any(outcome.error for outcome in outcomes.values()) else 0
 
 

@@ -3,18 +3,24 @@ it was due. A server that stalls is not spared the requests that would have come
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cases.serving import TARGET, sum_instances
 from harness import messages
-from harness.case import FigureCase, Target
+from harness.case import FigureCase, Outcome, Target
 from harness.load import GRACE_SECONDS, LOAD_CORE, LoadError
 
 SERVABLE = "addb"
 CONNECTIONS = 16
 IN_FLIGHT = 64  # of the closed loop that finds the peak
 SHARES = (25, 50, 75)  # % of the peak
+COLUMNS = (  # part of the case's name, title, unit, key of what the generator prints
+    ("p50", "p50", "µs", "accepted_p50_us"),
+    ("p99", "p99", "µs", "accepted_p99_us"),
+    ("p999", "p99.9", "µs", "accepted_p999_us"),
+    ("refused", "refused", "%", "refused_share"),
+)
 
 
 class OpenLoop:
@@ -47,8 +53,9 @@ class OpenLoop:
         if done.returncode:
             raise LoadError(f"load_generator ended with {done.returncode}:\n{done.stderr}")
         figures: dict[str, float] = json.loads(done.stdout)
-        if figures["unanswered"] or figures["refused"]:
+        if figures["unanswered"]:
             raise LoadError(f"not every request was answered: {done.stdout}")
+        figures["refused_share"] = 100 * figures["refused"] / figures["sent"]
         return figures
 
     def figure(self, share: int, name: str) -> Callable[[], float]:
@@ -58,12 +65,27 @@ class OpenLoop:
         listed = [FigureCase("open-peak", f"{SERVABLE}, closed loop, {IN_FLIGHT} in flight", "req/s",
                              self.measure_peak)]  # fmt: skip
         for share in SHARES:
-            for name, title in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")):
+            for name, title, unit, figure in COLUMNS:
                 listed.append(
-                    FigureCase(f"open-{share}-{name}", f"{SERVABLE}, {title} at {share} % of that, open loop", "µs",
-                               self.figure(share, f"accepted_{name}_us"))
+                    FigureCase(f"open-{share}-{name}", f"{SERVABLE}, {title} at {share} % of that, open loop", unit,
+                               self.figure(share, figure))
                 )  # fmt: skip
         return listed
+
+
+def table(outcomes: Mapping[str, Outcome]) -> list[list[str]]:
+    """A line for each rate: the rate, latencies in µs, and what was refused. Empty if the cases did not run."""
+    peak = outcomes.get("open-peak")
+    if peak is None or not peak.figures:
+        return []
+    lines = [[f"{SERVABLE} at a fixed rate", "req/s", *(f"{title}, {unit}" for _, title, unit, _ in COLUMNS)]]
+    for share in SHARES:
+        found = [outcomes[f"open-{share}-{name}"] for name, *_ in COLUMNS]
+        if all(one.figures for one in found):
+            rate = f"{peak.figure * share / 100:,.0f}"
+            figures = [f"{one.figure:,.0f}" if one.figure >= 100 else f"{one.figure:.1f}" for one in found]
+            lines.append([f"{share} % of the peak", rate, *figures])
+    return lines
 
 
 def cases(build: Path, work: Path, get_target: Callable[[str], Target], seconds: int) -> list[FigureCase]:

@@ -68,4 +68,5 @@ class Outcome:
     def spread(self) -> float:
         """Between the slowest and the fastest repetition, as a share of the median."""
         values = self.figures or [sample.rate for sample in self.samples]
-        return (max(values) - min(values)) / statistics.median(values)
+        median = statistics.median(values)
+        return (max(values) - min(values)) / median if median else 0.0

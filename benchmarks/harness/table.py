@@ -54,6 +54,10 @@ def render_budget(rows: Sequence[tuple[str, str, str, str]], markdown: bool) -> 
     return _table([["budget of", "budget", "got", "met"], *map(list, rows)], range(2, 3), markdown)
 
 
+def render_rates(rows: Sequence[list[str]], markdown: bool) -> str:
+    return _table(list(rows), range(1, len(rows[0])), markdown)
+
+
 def _table(rows: list[list[str]], right: range, markdown: bool) -> str:
     """The first row is the header; columns in `right` are aligned to the right."""
     columns = range(len(rows[0]))

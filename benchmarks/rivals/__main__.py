@@ -22,7 +22,7 @@ from rivals.measure import Row, Surroundings, run_job  # noqa: E402
 from rivals.registry import WORK, all_rivals  # noqa: E402
 from rivals.rival import Rival  # noqa: E402
 
-QUICK_SECONDS, QUICK_WARM_UP = 1.0, 0.3
+QUICK_SECONDS, QUICK_WARM_UP = 1.0, 0.2
 FULL_SECONDS, FULL_WARM_UP = 3.0, 1.0
 CEILING_SECONDS = 25  # what a bare session and the functions of one work take, imports and all, is about 5
 

@@ -93,8 +93,10 @@ class LoadGenerator:
         reply_bytes: int,
         reply_slack: int,
         pids: Sequence[int],
+        at_least_seconds: float = 0,
     ) -> tuple[Measured, list[bytes]]:
         """What was measured, and some of the replies."""
+        seconds = max(self.seconds, at_least_seconds)
         body, headers, samples = (self._scratch / name for name in ("body", "headers", "samples"))
         body.write_bytes(request.body)
         headers.write_text("".join(f"{name}: {value}\n" for name, value in request.headers.items()))
@@ -103,18 +105,18 @@ class LoadGenerator:
         options = {
             "protocol": "grpc" if grpc else "http", "port": port, "path": request.path, "body": body,
             "reply-bytes": reply_bytes, "reply-slack": reply_slack, "connections": level.shape.connections,
-            "seconds": self.seconds, "warm-up": self.warm_up, "patience": PATIENCE_SECONDS, "samples": samples,
+            "seconds": seconds, "warm-up": self.warm_up, "patience": PATIENCE_SECONDS, "samples": samples,
             "pids": ",".join(map(str, pids)), **({} if grpc else {"headers": headers}),
             **({"rate": level.rate} if level.rate else {"in-flight": in_flight}),
         }  # fmt: skip
         command = ["taskset", "-c", str(LOAD_CORE), str(self._program)]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
-        limit = self.seconds + self.warm_up + PATIENCE_SECONDS + _MARGIN_SECONDS
+        limit = seconds + self.warm_up + PATIENCE_SECONDS + _MARGIN_SECONDS
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
             raise LoadError(f"the load generator did not end within {limit:.0f} s") from None
         if done.returncode:
             raise LoadError(f"the load generator ended with {done.returncode}: {done.stderr.strip()}")
-        return parse(done.stdout, self.seconds), read_samples(samples)
+        return parse(done.stdout, seconds), read_samples(samples)

@@ -56,18 +56,18 @@ _CLOSED = (C1, C16, C64, C256, STREAMS)
 _SMALL = (*_CLOSED, _open(500), _open(2000), _open(8000))
 
 CASES = [
-    Case("add", "the sum of two 2x2 matrices, one run of the model an instance", "add", 1, C64, _SMALL, (C64,), (C64,)),
-    Case("addb", "the same with a model for batches of 32", "addb", 1, C64, _SMALL, (C1, C64, STREAMS, _open(1000)),
-         (C64,)),
+    Case("addb", "the sum of two 2x2 matrices, a model for batches of 32", "addb", 1, C64, _SMALL,
+         (C1, C64, STREAMS, _open(1000)), (C64,)),
     Case("addb-16i", "the same, 16 instances a request", "addb", 16, C16, (C1, C16, C64, _open(500)), (C16,), ()),
-    Case("mlp", "MLP 784-512-10, batches of 32", "mlp", 1, C64, (*_CLOSED, _open(500), _open(2000)), (C64,), (C64,)),
-    Case("lenet", "LeNet on 8x8 digits, batches of 32", "lenet", 1, C64,
-         (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
+    Case("add", "the same sum without a batch dimension: one run an instance", "add", 1, C64, _SMALL, (C64,), ()),
+    Case("mlp", "MLP 784-512-10, batches of 32", "mlp", 1, C64, (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
+    Case("big", "4 MiB in, 4 MiB out", "big", 1, C4, (C1, C4, _open(20)), (C4,), ()),
     Case("prepost", "bytes to floats in Python, the MLP, the best class in Python", "prepost", 1, C64,
          (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
     Case("pipeline", "three models of 128 units after each other", "pipeline", 1, C64,
          (*_CLOSED, _open(500), _open(2000)), (C64,), ()),
-    Case("big", "4 MiB in, 4 MiB out", "big", 1, C4, (C1, C4, _open(20)), (C4,), ()),
+    Case("lenet", "LeNet on 8x8 digits, batches of 32", "lenet", 1, C64, (*_CLOSED, _open(500), _open(2000)), (C64,),
+         ()),
     Case("resnet50", "ResNet-50, one image at a time", "resnet50", 1, C4, (C1, C4), (C4,), ()),
 ]  # fmt: skip
 

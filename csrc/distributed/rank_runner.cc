@@ -324,16 +324,23 @@ std::string RankRunner::Unanswered() const {
 // Everybody has answered, or says so.
 Status RankRunner::Collect(std::span<MsServingTensor> outputs) {
   std::string failure;
+  size_t failed_ranks = 0;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
     if (!HasAnswered(i, &failed)) {
       return Lose(Name(i) + " has broken what the ranks share");
     }
+    failed_ranks += failed ? 1 : 0;
     if (failed && failure.empty()) {
       failure = FailureOf(i);
     }
   }
   if (!failure.empty()) {
+    // Who sends does not wait for those that receive: what a failed rank has left behind would be taken for the next
+    // run's. Ranks of one stage that all fail have failed alike.
+    if (options_.stage_size > 1 || failed_ranks < ranks_.size()) {
+      return Lose(failure + "; the ranks are out of step");
+    }
     if (++failures_ >= options_.most_failures) {
       return Lose(failure + "; so have " + std::to_string(failures_) + " runs in a row");
     }

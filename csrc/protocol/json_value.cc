@@ -391,6 +391,7 @@ bool JsonValueReader::RefuseArray(const ArrayResult& result, DataType type) {
 
 std::string JsonValueReader::Excerpt(const uint8_t* value) const {
   constexpr ptrdiff_t kLongest = 32;
+  // The place is set with every defect. NOLINTNEXTLINE(clang-analyzer-core.NullDereference)
   const bool text = value < text_end_ && *value == '"';
   const uint8_t* p = value;
   while (p < text_end_ && p - value < kLongest) {

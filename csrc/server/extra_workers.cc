@@ -41,6 +41,8 @@ Status ConnectWorkers(const WorkerEnd& device, const WorkerEnd& extra, const Sha
   return SendIfRead(extra.control, 'D', body, {control.fd(), replies.fd(), rows.fd(), device.doorbell});
 }
 
-void SendGone(int control, uint64_t id) { (void)SendIfRead(control, 'G', std::to_string(id), {}); }
+void SendGone(int control, uint64_t id, uint8_t given_up) {
+  (void)SendIfRead(control, 'G', std::to_string(id) + " " + std::to_string(given_up), {});
+}
 
 }  // namespace msserving

@@ -25,6 +25,7 @@ Status ConnectWorkers(const WorkerEnd& device, const WorkerEnd& extra, const Sha
                       std::string_view description, size_t reply_bytes);
 
 // Tells a worker that the other end of one of its channels has died. One that does not read its socket is not told.
-void SendGone(int control, uint64_t id);
+// `given_up`: if the other was ended because something took too long, that one's InstanceMark::running; else 0.
+void SendGone(int control, uint64_t id, uint8_t given_up);
 
 }  // namespace msserving

@@ -274,6 +274,9 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
   link->estimate.OnBack(record->count, WorkedOn(*record), loop_->now_ns(), loop_->now_ns() - pending->given_ns);
   pending->answered += record->count;
   pending->parts.push_back({record, segment.offset});
+  if (link->extra) {
+    AccuseLost(pending, *record);
+  }
   if (pending->answered < pending->instances) {
     return;
   }

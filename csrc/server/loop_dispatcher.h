@@ -144,6 +144,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   void OrderSuspects(Pending* pending);
   void ClearSuspects(const Pending& pending);
   void Accuse(Pending* pending, uint32_t instance, uint64_t worker);
+  void AccuseLost(Pending* pending, const ReplyRecord& record);
   void Retry(Pending* pending, bool was_running, const std::string& reason);
 
   EventLoop* loop_;

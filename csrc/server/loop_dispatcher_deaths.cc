@@ -10,6 +10,8 @@ namespace {
 
 // A request that only waited in dead workers goes on to the next so often.
 constexpr uint8_t kMaxMoves = 16;
+// No worker's number: a device worker by its short name.
+constexpr uint64_t kLostDevice = uint64_t{1} << 63;
 
 bool IsOrdered(InstanceMark* mark, InstanceOrder order) { return mark->order == static_cast<uint8_t>(order); }
 
@@ -46,7 +48,8 @@ void LoopDispatcher::OrderSuspects(Pending* pending) {
 // Every instance has been answered: those that were run are cleared of suspicion.
 void LoopDispatcher::ClearSuspects(const Pending& pending) {
   for (uint32_t i = 0; i < pending.suspects.size(); ++i) {
-    if (pending.suspects[i].deaths > 0 && IsOrdered(pending.record()->mark_of(i), InstanceOrder::kRunAlone)) {
+    InstanceMark* mark = pending.record()->mark_of(i);
+    if (pending.suspects[i].deaths > 0 && IsOrdered(mark, InstanceOrder::kRunAlone) && !mark->WasLost()) {
       limits_->suspects.Clear(pending.suspects[i].fingerprint);
     }
   }
@@ -69,6 +72,20 @@ void LoopDispatcher::Accuse(Pending* pending, uint32_t instance, uint64_t worker
   suspicion.deaths = limits_->suspects.AddDeath(scope, views_, suspicion.fingerprint, worker);
   if (limits_->suspects.Refused(suspicion.deaths) && suspicion.deaths != before) {
     LogEvent(LogLevel::kError, "inputs_refused").With("method", scope).With("deaths", suspicion.deaths);
+  }
+}
+
+// Of an extra worker's answer: instances whose model took device workers along.
+void LoopDispatcher::AccuseLost(Pending* pending, const ReplyRecord& record) {
+  for (uint32_t i = 0; i < record.count; ++i) {
+    if (record.instances()[i].error == 0) {
+      continue;
+    }
+    for (const uint16_t device : pending->record()->mark_of(record.first + i)->lost_with) {
+      if (device != 0) {
+        Accuse(pending, record.first + i, kLostDevice | device);
+      }
+    }
   }
 }
 

@@ -57,7 +57,7 @@ void Supervisor::State::Introduce(Worker* worker) {
 void Supervisor::State::SayGone(const Worker& worker) {
   for (const auto& other : workers) {
     if (other->servable == worker.servable && other->spec.extra != worker.spec.extra && other->control) {
-      SendGone(other->control.get(), worker.id);
+      SendGone(other->control.get(), worker.id, worker.given_up);
     }
   }
 }

@@ -145,6 +145,7 @@ struct Supervisor::State::Worker {
   ServableSignature signature;  // that the current process, or the last, gave with its description
   std::string description;
   std::string said;           // the failure that the worker itself reported
+  uint8_t given_up = 0;       // the mark of what took too long, if that is why it was ended
   std::string ended_because;  // why the supervisor ended it
   uint64_t oom_kills = 0;     // of the whole machine, when the process started
   SharedMemory board_memory;  // of the current process

@@ -79,6 +79,7 @@ void Supervisor::State::Worker::Watch() {
 void Supervisor::State::Worker::End(uint8_t running, const std::string& why, int signal) {
   phase = Phase::kEnding;
   ended_because = why;
+  given_up = running;
   state->front_end->GiveUp(id, running);
   process.Signal(signal);
   watch_timer = state->loop.AddTimer(state->loop.now_ns() + state->options.terminate_ns, [this, ended = id] {

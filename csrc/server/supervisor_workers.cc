@@ -26,6 +26,7 @@ constexpr int64_t kManyDeathsEveryNs = 10 * kNanosPerSecond;
 void Supervisor::State::Worker::Launch() {
   said.clear();
   ended_because.clear();
+  given_up = 0;
   oom_kills = OomKills();
   attachment = WorkerAttachment();
   id = state->next_worker++;

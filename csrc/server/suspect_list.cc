@@ -62,7 +62,7 @@ Suspicion SuspectList::Look(const std::string& scope, std::span<const TensorView
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const Suspect& suspect : suspects_) {
     if (suspect.fingerprint == found) {
-      return {found, suspect.deaths};
+      return {found, suspect.deaths()};
     }
   }
   return {};
@@ -75,16 +75,18 @@ uint32_t SuspectList::AddDeath(const std::string& scope, std::span<const TensorV
   Forget(now_ns);
   for (Suspect& suspect : suspects_) {
     if (suspect.fingerprint == fingerprint) {
-      suspect.deaths += suspect.last_worker == worker ? 0 : 1;
-      suspect.last_worker = worker;
+      const auto& workers = suspect.workers;
+      if (workers.size() < options_.max_deaths && std::find(workers.begin(), workers.end(), worker) == workers.end()) {
+        suspect.workers.push_back(worker);
+      }
       suspect.last_ns = now_ns;
-      return suspect.deaths;
+      return suspect.deaths();
     }
   }
   if (suspects_.size() >= options_.max_suspects) {
     MakeRoom();
   }
-  suspects_.push_back({fingerprint, std::hash<std::string>()(scope), BytesOf(inputs), 1, worker, now_ns});
+  suspects_.push_back({fingerprint, std::hash<std::string>()(scope), BytesOf(inputs), {worker}, now_ns});
   size_.store(suspects_.size(), std::memory_order_relaxed);
   return 1;
 }
@@ -102,7 +104,7 @@ void SuspectList::Forget(int64_t now_ns) {
 
 void SuspectList::MakeRoom() {
   const auto least = std::min_element(suspects_.begin(), suspects_.end(), [](const Suspect& a, const Suspect& b) {
-    return a.deaths != b.deaths ? a.deaths < b.deaths : a.last_ns < b.last_ns;
+    return a.deaths() != b.deaths() ? a.deaths() < b.deaths() : a.last_ns < b.last_ns;
   });
   if (least != suspects_.end()) {
     suspects_.erase(least);

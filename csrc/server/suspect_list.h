@@ -47,7 +47,8 @@ class SuspectList {
   Suspicion Look(const std::string& scope, std::span<const TensorView> inputs);
   bool Refused(uint32_t deaths) const { return deaths >= options_.max_deaths; }
 
-  // The worker with this number died while it ran the instance; one death counts once. Returns the number of deaths.
+  // The worker with this number died while it ran the instance; one death counts once, whoever tells it. Returns the
+  // number of deaths.
   uint32_t AddDeath(const std::string& scope, std::span<const TensorView> inputs, const Fingerprint& fingerprint,
                     uint64_t worker);
   // It was run and answered: it is no suspect any more.
@@ -56,11 +57,12 @@ class SuspectList {
  private:
   struct Suspect {
     Fingerprint fingerprint;
-    uint64_t scope;  // hash
-    uint64_t bytes;  // of all inputs
-    uint32_t deaths;
-    uint64_t last_worker;
+    uint64_t scope;                 // hash
+    uint64_t bytes;                 // of all inputs
+    std::vector<uint64_t> workers;  // that died, at most max_deaths
     int64_t last_ns;
+
+    uint32_t deaths() const { return static_cast<uint32_t>(workers.size()); }
   };
 
   void Forget(int64_t now_ns);  // what is too old; under the lock

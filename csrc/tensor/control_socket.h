@@ -19,7 +19,8 @@ namespace msserving {
 //                      control memory, reply slab, the extra worker's memory for rows, its doorbell
 //                      'D' to an extra worker: a device worker has come; body: its name, a line feed, what it said
 //                      with 'R'; descriptors: control memory, reply slab, memory for rows, its doorbell
-//                      'G' that extra or device worker has gone; body: its name
+//                      'G' that extra or device worker has gone; body: its name, a space, and if it was ended because
+//                      something took too long, the InstanceMark::running of that, else 0
 //   worker -> server   'R' ready: JSON signature    'F' failed to start: text for the user
 struct ControlMessage {
   char kind = 0;

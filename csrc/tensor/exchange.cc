@@ -64,6 +64,7 @@ void WriteRequestBlock(uint8_t* slab, uint64_t offset, uint64_t request, int64_t
   auto* record = reinterpret_cast<RequestRecord*>(slab + offset);
   record->request = request;
   record->deadline_ns = deadline_ns;
+  record->timeout_ns = 0;
   record->method = method;
   record->instances = instances;
   record->inputs = inputs;

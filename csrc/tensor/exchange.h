@@ -77,10 +77,21 @@ inline constexpr std::string_view kGivenUpText =
 
 // One per instance: in the record of its first tensor, or in the request's if the method has no inputs.
 struct InstanceMark {
+  static constexpr size_t kMaxLost = 2;
   uint8_t order;    // an InstanceOrder; the server's, written before the block is handed over
   uint8_t running;  // whether user code or the model is being run for it: kRunningMark or more; 0: not. The
                     // worker's; the server reads it when the worker has died or is being ended
+  // An extra worker's: the device workers (ShortName()) that died while they ran the instance; 0: none.
+  uint16_t lost_with[kMaxLost];
 
+  // A short name for a worker process, never 0.
+  static uint16_t ShortName(uint64_t process) { return static_cast<uint16_t>(process % UINT16_MAX + 1); }
+  void AddLost(uint16_t device) {
+    if (lost_with[0] != device) {
+      lost_with[lost_with[0] != 0 ? 1 : 0] = device;
+    }
+  }
+  bool WasLost() const { return lost_with[0] != 0; }
   void SetRunning(uint8_t value) { std::atomic_ref<uint8_t>(running).store(value, std::memory_order_relaxed); }
   uint8_t Running() { return std::atomic_ref<uint8_t>(running).load(std::memory_order_relaxed); }
 };
@@ -90,14 +101,14 @@ struct TensorRecord {
   uint64_t bytes;
   uint8_t dtype;
   uint8_t rank;
-  InstanceMark mark;  // of the instance that begins with this tensor
-  uint8_t unused[4];
+  InstanceMark mark;       // of the instance that begins with this tensor
   int64_t dims[kMaxRank];  // only `rank` of them are written
 };
 
 struct RequestRecord {
   uint64_t request;                 // the server's name for it
   int64_t deadline_ns;              // CLOCK_MONOTONIC; kNoDeadline if none
+  int64_t timeout_ns;               // of rows from an extra worker: what one run may take; 0: as the method says
   uint32_t method;                  // index in the worker's ServableSignature; kProbeMethod
   uint32_t instances;               // at least 1
   uint32_t inputs;                  // of the method

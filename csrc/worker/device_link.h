@@ -53,8 +53,9 @@ class DeviceLink {
 
   const uint8_t* reply_memory() const { return replies_memory_.base(); }
 
-  uint64_t rows = 0;  // pushed and not yet answered
-  bool gone = false;  // the device worker has died; what it had answered is still read
+  uint64_t rows = 0;     // pushed and not yet answered
+  bool gone = false;     // the device worker has died; what it had answered is still read
+  uint8_t given_up = 0;  // then: Forwarder::Remove()
 
  private:
   const uint64_t device_;

@@ -126,6 +126,7 @@ void Executor::WaitForEnd(const RunHooks& hooks) {
         EndNow(RunEnd::kServerGone);
       }
     }
+    GiveBackIdleRows();
     if (hooks.interrupted && hooks.interrupted()) {
       EndNow(RunEnd::kInterrupted);
     }

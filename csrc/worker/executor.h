@@ -57,6 +57,7 @@ struct ExecutorOptions {
   int64_t max_wait_us = 0;  // BatchPolicy::max_wait_us of every model stage; a model may have a longer one of its own
   uint32_t max_live_instances = 4096;
   size_t max_held_bytes = size_t{256} << 20;
+  int64_t idle_ns = 10 * kNanosPerSecond;      // of an extra worker: then memory that large rows took is given back
   size_t keep_free_bytes = size_t{256} << 20;  // free pooled memory that is not given back to the system
 };
 
@@ -140,7 +141,8 @@ class Executor {
   // either, by the server's name for its process. Unknown names are ignored.
   void AddExtra(uint64_t extra, std::unique_ptr<Channel> channel);
   void AddDevice(std::shared_ptr<DeviceLink> link);
-  void Forget(uint64_t process);
+  // `given_up`: Forwarder::Remove().
+  void Forget(uint64_t process, uint8_t given_up = 0);
 
   ExecutorStats stats() const;
 
@@ -228,6 +230,7 @@ class Executor {
   StageQueue* TakeStuck(Hand& hand);
   void ReadNews(Hand& hand);
   void EndNews(Hand& hand);
+  void GiveBackIdleRows();
   void RingDevices(Hand& hand);
   void RingDevices(Hand& hand, std::unique_lock<std::mutex>& lock);
   // executor.cc: the threads' loop and blocking
@@ -330,6 +333,8 @@ class Executor {
   std::unique_ptr<Forwarder> forwarder_;  // of an extra worker
   StageQueue* stuck_queue_ = nullptr;     // whose rows found no room with the forwarder, and hold the device lane
   std::vector<Instance*> stuck_;
+  uint64_t groups_seen_ = 0;  // forwarded when GiveBackIdleRows() last found news
+  int64_t groups_seen_ns_ = 0;
   size_t next_channel_ = 0;
   std::array<uint32_t, kLanes> busy_{};  // tokens taken
   std::deque<Instance> instances_;

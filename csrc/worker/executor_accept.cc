@@ -1,4 +1,6 @@
 // From ring entries to queued instances.
+#include <algorithm>
+
 #include "worker/executor.h"
 
 namespace msserving {
@@ -81,6 +83,7 @@ void Executor::AcceptRequest(Hand& hand, ChannelState& state, RequestRecord* rec
   request->plan = &plan;
   request->id = record->request;
   request->plan_index = method;
+  request->timeout_ns = state.extra != 0 ? std::max<int64_t>(record->timeout_ns, 0) : plan.timeout_ns;
   request->remaining = record->instances;
   const bool expired = record->deadline_ns <= now_ns_;
   const uint8_t* memory = state.channel->request_memory();

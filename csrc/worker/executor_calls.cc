@@ -87,6 +87,8 @@ Executor::Caller* Executor::StartCall(uint32_t method, uint32_t instances, std::
   request->call = call;
   request->plan = &plan;
   request->plan_index = method;
+  request->timeout_ns = 0;
+  call->frame = StageFrame::Current(this);
   request->remaining = instances;
   call->remaining = instances;
   ++stats_.calls;
@@ -101,6 +103,7 @@ Executor::Caller* Executor::StartCall(uint32_t method, uint32_t instances, std::
     instance->next = nullptr;
     instance->deadline_ns = deadline_ns;
     instance->cancelled = cancelled;
+    instance->alone = frame != nullptr && frame->alone();
     std::copy_n(inputs.begin() + static_cast<std::ptrdiff_t>(size_t{i} * plan.inputs), plan.inputs,
                 instance->values.get());
     call->instances.push_back(instance);

@@ -68,10 +68,10 @@ void Executor::AddDevice(std::shared_ptr<DeviceLink> link) {
   }
 }
 
-void Executor::Forget(uint64_t process) {
+void Executor::Forget(uint64_t process, uint8_t given_up) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (forwarder_ != nullptr) {
-    forwarder_->Remove(process);
+    forwarder_->Remove(process, given_up);
   }
   for (const auto& state : channels_) {
     if (state->extra != process || process == 0) {

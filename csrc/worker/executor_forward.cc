@@ -1,5 +1,6 @@
 // An extra worker's model stages: rows go to device workers and come back. Without the lock, unless said otherwise.
 #include <algorithm>
+#include <utility>
 
 #include "worker/executor.h"
 
@@ -8,6 +9,19 @@ namespace {
 
 // A group of many rows is cut into blocks of about this much, so that the device can begin with the first.
 constexpr uint64_t kGroupBytes = uint64_t{16} << 20;
+
+// What one run may take for this row: as its own method says, or the method whose function calls the model.
+int64_t TimeoutOf(const Instance& row) {
+  const NestedCall* call = row.request->call;
+  int64_t shortest_ns = row.timeout_ns();
+  if (call != nullptr && call->frame != nullptr) {
+    for (const Instance* caller : call->frame->instances()) {
+      const int64_t limit_ns = caller->timeout_ns();
+      shortest_ns = shortest_ns == 0 || (limit_ns > 0 && limit_ns < shortest_ns) ? limit_ns : shortest_ns;
+    }
+  }
+  return shortest_ns;
+}
 
 void NoDevice(Instance* row) {
   row->Fail(ErrorKind::kServableUnavailable, "servable is not available: no device worker is ready to run the model");
@@ -42,11 +56,14 @@ size_t Executor::ForwardSome(Hand& hand, StageQueue& queue, std::span<Instance* 
   lock.unlock();
   hand.views.clear();
   int64_t deadline_ns = INT64_MIN;  // the latest: nobody needs a result later
+  int64_t timeout_ns = 0;           // the shortest
   for (const Instance* row : rows.first(count)) {
     for (const uint16_t value : row->request->plan->stages[row->stage].inputs) {
       hand.views.push_back(row->values[value]);
     }
     deadline_ns = std::max(deadline_ns, row->deadline_ns);
+    const int64_t limit_ns = TimeoutOf(*row);
+    timeout_ns = timeout_ns == 0 || (limit_ns > 0 && limit_ns < timeout_ns) ? limit_ns : timeout_ns;
   }
   ForwardedGroup* group = nullptr;
   while (group == nullptr) {
@@ -75,6 +92,11 @@ size_t Executor::ForwardSome(Hand& hand, StageQueue& queue, std::span<Instance* 
   WriteRequestBlock(forwarder_->memory(), group->offset, group->name(), deadline_ns,
                     ForwardedMethod(stage.target, stage.subgraph), static_cast<uint32_t>(count),
                     static_cast<uint32_t>(inputs), std::span(hand.views).first(count * inputs));
+  auto* record = reinterpret_cast<RequestRecord*>(forwarder_->memory() + group->offset);
+  record->timeout_ns = timeout_ns;
+  if (count == 1 && rows[0]->alone) {
+    record->mark_of(0)->order = static_cast<uint8_t>(InstanceOrder::kRunAlone);
+  }
   lock.lock();
   if (forwarder_->Send(group, sent, static_cast<uint32_t>(queue.graph->outputs())) == nullptr) {
     if (forwarder_->AnyDevice()) {
@@ -157,6 +179,20 @@ void Executor::EndNews(Hand& hand) {
   forwarder_->Release(hand.news);
   forwarder_->DoorbellsDue(&hand.devices);
   hand.news.Clear();
+}
+
+// Now and then, on Run()'s own thread.
+void Executor::GiveBackIdleRows() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (forwarder_ == nullptr) {
+    return;
+  }
+  const int64_t now_ns = clock_.NowNs();
+  if (std::exchange(groups_seen_, stats_.forwarded_groups) != stats_.forwarded_groups) {
+    groups_seen_ns_ = now_ns;
+  } else if (now_ns - groups_seen_ns_ >= options_.idle_ns) {
+    forwarder_->DiscardIdleMemory();
+  }
 }
 
 void Executor::RingDevices(Hand& hand) {

@@ -9,12 +9,18 @@ namespace {
 // Of one device worker before the next one has its turn.
 constexpr int kAnswersATurn = 256;
 constexpr uint64_t kWorthGivingBack = uint64_t{1} << 20;
+// A group that only waited in dead device workers goes on to the next so often.
+constexpr uint8_t kMaxMoves = 16;
+constexpr std::string_view kRanLast = "the device worker ended while it had the model's inputs";
 
 }  // namespace
 
-void Forwarder::Remove(uint64_t device) {
+void Forwarder::Remove(uint64_t device, uint8_t given_up) {
   for (const auto& link : links_) {
-    link->gone = link->gone || link->device() == device;
+    if (link->device() == device) {
+      link->gone = true;
+      link->given_up = given_up;
+    }
   }
 }
 
@@ -48,7 +54,7 @@ ForwardedGroup* Forwarder::Reserve(uint64_t bytes) {
   ForwardedGroup* group = &groups_[free_groups_.back()];
   free_groups_.pop_back();
   group->in_use = true;
-  group->retried = false;
+  group->moves = 0;
   group->link = nullptr;
   group->offset = offset;
   group->bytes = bytes;
@@ -140,32 +146,92 @@ void Forwarder::Take(const std::shared_ptr<DeviceLink>& link, const DeviceLink::
   }
 }
 
+// What only waited goes first, so that it is done before a suspect can end the next device worker.
 void Forwarder::Rescue(DeviceLink* link, ForwardedNews* news) {
+  std::vector<ForwardedGroup*> ran;
   for (ForwardedGroup& group : groups_) {
     if (!group.in_use || group.link != link) {
       continue;
     }
-    DeviceLink* other = LeastBusy();
-    if (other == nullptr || group.retried || !other->Push(group.name(), group.offset, group.bytes)) {
-      Lose(&group, ErrorKind::kWorkerUnavailable, "the device worker ended while it had the model's inputs", news);
-      continue;
+    if (Accuse(&group, news)) {
+      ran.push_back(&group);
+    } else {
+      Move(&group, news);
     }
-    group.retried = true;
-    group.link = other;
-    other->rows += group.left;
+  }
+  for (ForwardedGroup* group : ran) {
+    Move(group, news);
   }
 }
 
-void Forwarder::Lose(ForwardedGroup* group, ErrorKind kind, const std::string& why, ForwardedNews* news) {
-  for (Instance* row : group->rows) {
-    if (row != nullptr) {
-      row->queued = false;
-      row->Fail(kind, why);
-      news->lost.push_back(row);
+// True if rows of the group were being run. Those that may not be run again are failed.
+bool Forwarder::Accuse(ForwardedGroup* group, ForwardedNews* news) {
+  const uint16_t device = InstanceMark::ShortName(group->link->device());
+  const uint8_t given_up = group->link->given_up;
+  RequestRecord* record = RecordOf(*group);
+  bool any = false;
+  for (uint32_t i = 0; i < group->rows.size(); ++i) {
+    InstanceMark* mark = record->mark_of(i);
+    const uint8_t running = mark->Running();
+    mark->SetRunning(0);
+    if (group->rows[i] == nullptr || running == 0) {
+      continue;
+    }
+    any = true;
+    if (given_up != 0 && running != given_up) {
+      continue;  // it is known what ended the worker
+    }
+    mark->AddLost(device);
+    mark->order = static_cast<uint8_t>(InstanceOrder::kRunAlone);
+    if (given_up != 0) {
+      LoseRow(group, i, ErrorKind::kTimedOut, kGivenUpText, news);
+    } else if (mark->lost_with[InstanceMark::kMaxLost - 1] != 0) {
+      LoseRow(group, i, ErrorKind::kWorkerUnavailable, kRanLast, news);
     }
   }
-  group->link->rows -= group->left;
-  rows_out_ -= group->left;
+  return any;
+}
+
+void Forwarder::Move(ForwardedGroup* group, ForwardedNews* news) {
+  if (group->left == 0) {
+    Free(group);
+    return;
+  }
+  DeviceLink* other = group->moves < kMaxMoves ? LeastBusy() : nullptr;
+  if (other == nullptr || !other->Push(group->name(), group->offset, group->bytes)) {
+    Lose(group, ErrorKind::kWorkerUnavailable, kRanLast, news);
+    return;
+  }
+  ++group->moves;
+  group->link = other;
+  other->rows += group->left;
+}
+
+void Forwarder::LoseRow(ForwardedGroup* group, uint32_t number, ErrorKind kind, std::string_view why,
+                        ForwardedNews* news) {
+  Instance* row = std::exchange(group->rows[number], nullptr);
+  InstanceMark* mark = RecordOf(*group)->mark_of(number);
+  mark->order = static_cast<uint8_t>(InstanceOrder::kRefuse);  // if the rest of the group is run elsewhere
+  for (const uint16_t device : mark->lost_with) {
+    if (device != 0) {
+      row->AddLost(device);
+    }
+  }
+  row->queued = false;
+  row->Fail(kind, why);
+  news->lost.push_back(row);
+  --group->link->rows;
+  --group->left;
+  --rows_out_;
+}
+
+// All rows that are left.
+void Forwarder::Lose(ForwardedGroup* group, ErrorKind kind, std::string_view why, ForwardedNews* news) {
+  for (uint32_t i = 0; i < group->rows.size(); ++i) {
+    if (group->rows[i] != nullptr) {
+      LoseRow(group, i, kind, why, news);
+    }
+  }
   Free(group);
 }
 

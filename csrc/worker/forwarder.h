@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "tensor/slab.h"
@@ -21,7 +21,7 @@ struct ForwardedGroup {
   uint32_t slot = 0;
   uint32_t generation = 1;
   bool in_use = false;
-  bool retried = false;
+  uint8_t moves = 0;           // from a dead device worker to another
   DeviceLink* link = nullptr;  // null: not sent yet
   uint32_t left = 0;           // rows not answered
   uint32_t outputs = 0;        // of the model
@@ -56,8 +56,9 @@ struct ForwardedNews {
 };
 
 // Groups lie in memory that all device workers of the version have mapped, so that a group can be given to another
-// device worker without being copied. That happens once: rows whose second device worker dies too fail, as do those for
-// which there is no other.
+// device worker without being copied. Rows that only waited in a dead device worker move on freely; those that it was
+// running (InstanceMark) do so once, alone, and fail when a second one dies of them, as do rows for which there is no
+// other. With whom a failed row was run is left in its instance's mark, for the server to remember.
 // Guarded by the executor's lock, except memory(). Groups are pooled: the steady state allocates nothing.
 class Forwarder {
  public:
@@ -65,8 +66,9 @@ class Forwarder {
   explicit Forwarder(SharedMemory memory) : memory_(std::move(memory)), slab_(memory_.size()) {}
 
   void Add(std::shared_ptr<DeviceLink> link) { links_.push_back(std::move(link)); }
-  // The device worker has died. Collect() sees to what it had.
-  void Remove(uint64_t device);
+  // The device worker has died. Collect() sees to what it had. `given_up`: if not 0, it was ended because what it ran
+  // with this mark (InstanceMark::running) took too long: those rows fail with kTimedOut.
+  void Remove(uint64_t device, uint8_t given_up);
 
   // Some device worker is there.
   bool AnyDevice() const;
@@ -107,7 +109,13 @@ class Forwarder {
   void Free(ForwardedGroup* group);
   void Take(const std::shared_ptr<DeviceLink>& link, const DeviceLink::Answer& answer, ForwardedNews* news);
   void Rescue(DeviceLink* link, ForwardedNews* news);
-  void Lose(ForwardedGroup* group, ErrorKind kind, const std::string& why, ForwardedNews* news);
+  bool Accuse(ForwardedGroup* group, ForwardedNews* news);
+  void Move(ForwardedGroup* group, ForwardedNews* news);
+  void LoseRow(ForwardedGroup* group, uint32_t row, ErrorKind kind, std::string_view why, ForwardedNews* news);
+  RequestRecord* RecordOf(const ForwardedGroup& group) {
+    return reinterpret_cast<RequestRecord*>(memory_.base() + group.offset);
+  }
+  void Lose(ForwardedGroup* group, ErrorKind kind, std::string_view why, ForwardedNews* news);
 
   SharedMemory memory_;
   SlabAllocator slab_;

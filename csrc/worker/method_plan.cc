@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "worker/nested_call.h"
+
 namespace msserving {
 namespace {
 
@@ -61,6 +63,16 @@ MethodPlan::MethodPlan(const MethodGraph& checked)
   for (size_t i = 0; i < stages.size(); ++i) {
     for (const uint16_t value : stages[i].inputs) {
       stages[i].write_back.push_back(last_use[value] > i ? 1 : 0);
+    }
+  }
+}
+
+void Instance::AddLost(uint16_t device) {
+  if (mark != nullptr) {
+    mark->AddLost(device);
+  } else if (request->call != nullptr && request->call->frame != nullptr) {
+    for (Instance* caller : request->call->frame->instances()) {
+      caller->AddLost(device);
     }
   }
 }

@@ -69,6 +69,7 @@ struct RequestState {
   uint64_t id = 0;
   uint32_t plan_index = 0;
   uint32_t remaining = 0;  // instances not answered yet; at 0 the block belongs to the server again
+  int64_t timeout_ns = 0;  // what one call of a function or one run of a model may take; 0: any time
 };
 
 // One instance: in one queue or in one thread's hands. Pooled by method, so that `values` is never resized.
@@ -88,12 +89,14 @@ struct Instance : BatchItem {
   InstanceMemory memory;
 
   // Of the method that a client has called; 0: none.
-  int64_t timeout_ns() const { return mark != nullptr ? request->plan->timeout_ns : 0; }
+  int64_t timeout_ns() const { return mark != nullptr ? request->timeout_ns : 0; }
   void SetRunning(uint8_t value) {
     if (mark != nullptr) {
       mark->SetRunning(value);
     }
   }
+  // A device worker died while it ran this for an extra one: told to the server, of a call for whom it was made.
+  void AddLost(uint16_t device);
   void Fail(ErrorKind kind, std::string_view reason) {
     error = kind;
     message.assign(reason);

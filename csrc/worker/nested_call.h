@@ -10,12 +10,15 @@
 
 namespace msserving {
 
+class StageFrame;
+
 // What a call waits for. Pooled by the executor and changed under its lock.
 struct NestedCall {
   std::vector<Instance*> instances;
-  std::vector<Instance*> ready;     // stand before a Python stage, which the caller runs itself
-  uint32_t remaining = 0;           // instances that have not finished
-  std::condition_variable changed;  // something for the caller to do, or to return with
+  std::vector<Instance*> ready;       // stand before a Python stage, which the caller runs itself
+  uint32_t remaining = 0;             // instances that have not finished
+  const StageFrame* frame = nullptr;  // that the call is made from, while it lasts; null: a thread of the user's
+  std::condition_variable changed;    // something for the caller to do, or to return with
 };
 
 // The outcome of a call, during Executor::Call() only.
@@ -54,6 +57,10 @@ class StageFrame {
 
   void Narrow(std::span<Instance* const> instances) { instances_ = instances; }
 
+  std::span<Instance* const> instances() const { return instances_; }
+  bool alone() const {
+    return std::any_of(instances_.begin(), instances_.end(), [](const Instance* one) { return one->alone; });
+  }
   // The latest of the instances' deadlines: nobody needs a result later.
   int64_t deadline_ns() const {
     int64_t latest_ns = INT64_MIN;

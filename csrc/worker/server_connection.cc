@@ -1,5 +1,6 @@
 #include "worker/server_connection.h"
 
+#include <algorithm>
 #include <charconv>
 #include <span>
 
@@ -17,6 +18,11 @@ uint64_t NameIn(std::string_view body) {
   uint64_t name = 0;
   std::from_chars(body.data(), body.data() + body.size(), name);
   return name;
+}
+
+void Forget(std::string_view body, Executor* executor) {
+  const size_t second = std::min(body.find(' '), body.size() - 1) + 1;
+  executor->Forget(NameIn(body), static_cast<uint8_t>(NameIn(body.substr(second))));
 }
 
 Status CheckPeer(const ControlMessage& message) {
@@ -137,7 +143,7 @@ ControlEvent ServerConnection::ReceiveEvent(Executor* executor) {
       }
       break;
     }
-    case 'G': executor->Forget(NameIn(message.body)); break;
+    case 'G': Forget(message.body, executor); break;
     default: break;
   }
   if (!status.ok()) {

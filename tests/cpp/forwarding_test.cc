@@ -22,6 +22,7 @@ constexpr size_t kReplies = 8 << 20;
 constexpr uint32_t kChecked = 0;  // plus one, the model, plus one
 constexpr uint32_t kCalls = 1;    // the model is called from inside the stage
 constexpr uint32_t kModel = 2;    // internal: the model alone
+constexpr uint32_t kTimed = 3;    // the model alone, with a time-out
 constexpr uint32_t kPlusOne = 0;
 constexpr uint32_t kCallModel = 1;
 
@@ -58,6 +59,10 @@ class Forwarding : public ::testing::Test {
     MethodGraph alone = AddMethodGraph();
     alone.signature.name = "@0/0";
     Require(executor().AddMethod(alone, MethodUse::kInternal));
+    MethodGraph timed = AddMethodGraph();
+    timed.signature.name = "timed";
+    timed.timeout_ns = 3600 * kNanosPerSecond;
+    Require(executor().AddMethod(timed));
     extra_->OnPython([this](const PythonStageCall& call) { RunPython(call); });
     extra_->Start();
   }
@@ -186,7 +191,8 @@ TEST_F(Forwarding, AWholeGroupGoesAtOnceAndSharesBatchesWithOthers) {
   ExpectRight(server().Wait(rest));
   EXPECT_EQ(device.server.Wait(own)[0].outputs[0].As<float>(), (std::vector<float>{4, 6}));
   EXPECT_EQ(stats().forwarded_groups, 2u);
-  EXPECT_EQ(device.executor.stats().stages[0].model.runs, 3u);  // 1, then the 6 that waited: 4 and 2
+  // 1, then the 6 that waited: 4 and 2. A run is counted after its answers have gone.
+  EXPECT_TRUE(Eventually([&] { return device.executor.stats().stages[0].model.runs == 3; }));
 }
 
 TEST_F(Forwarding, CallsFromInsideAStageAreForwardedToo) {
@@ -295,12 +301,12 @@ TEST_F(Forwarding, RowsWithoutAnotherDeviceWorkerFailAndTheNextOneServes) {
   held.OpenForGood();
 }
 
-TEST_F(Forwarding, RowsAreMovedOnce) {
+TEST_F(Forwarding, RowsThatWereRunAreMovedOnce) {
   StartExtra();
   Gate& held = NewGate();
   Introduce(StartDevice(held.Options()), kDevice);
   const uint64_t request = Send(2);
-  ASSERT_TRUE(AwaitOut(2));
+  held.AwaitRun();
   Gate& held_too = NewGate();
   Introduce(StartDevice(held_too.Options()), kDevice + 1);
   executor().Forget(kDevice);
@@ -311,6 +317,58 @@ TEST_F(Forwarding, RowsAreMovedOnce) {
   ExpectRight(server().Wait(Send(2)));
   held.OpenForGood();
   held_too.OpenForGood();
+}
+
+TEST_F(Forwarding, RowsThatWereRunAsTwoDeviceWorkersDiedAreNamed_OthersMoveOn) {
+  StartExtra();
+  Gate& held = NewGate();
+  Introduce(StartDevice(held.Options()), kDevice);
+  const uint64_t deadly = Send(1);
+  held.AwaitRun();
+  const uint64_t waiting = Send(1);
+  ASSERT_TRUE(AwaitOut(2));
+  Gate& held_too = NewGate();
+  Introduce(StartDevice(held_too.Options()), kDevice + 1);
+  executor().Forget(kDevice);
+  held_too.AwaitRun();
+  held_too.Open();  // what only waited is first
+  ExpectRight(server().Wait(waiting));
+  held_too.AwaitRun();
+  InstanceMark* mark = server().Record(deadly)->mark_of(0);
+  EXPECT_FALSE(mark->WasLost()) << "it may still be answered";
+  Introduce(StartDevice(), kDevice + 2);
+  executor().Forget(kDevice + 1);
+  EXPECT_EQ(server().Wait(deadly)[0].error, ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(mark->lost_with[0], InstanceMark::ShortName(kDevice));
+  EXPECT_EQ(mark->lost_with[1], InstanceMark::ShortName(kDevice + 1));
+  held.OpenForGood();
+  held_too.OpenForGood();
+}
+
+TEST_F(Forwarding, RowsOverTheirTimeOutFailWithIt_OthersMoveOn) {
+  StartExtra();
+  Gate& held = NewGate();
+  WorkerUnderTest& device = StartDevice(held.Options());
+  Introduce(device, kDevice);
+  const uint64_t timed = Send(1, kTimed);
+  held.AwaitRun();
+  const auto* board = reinterpret_cast<const WorkerBoard*>(device.server.control().base() + ChannelLayout::kBoard);
+  uint8_t running = 0;
+  for (uint32_t slot = 0; slot < kTimedSlots; ++slot) {
+    running = board->limit_ns[slot] != 0 ? static_cast<uint8_t>(kFirstTimedMark + slot) : running;
+  }
+  ASSERT_NE(running, 0) << "the method's time-out holds at the device too";
+  const uint64_t waiting = Send(1);
+  ASSERT_TRUE(AwaitOut(2));
+  Introduce(StartDevice(), kDevice + 1);
+  InstanceMark* mark = server().Record(timed)->mark_of(0);
+  executor().Forget(kDevice, running);
+  const Answer answer = server().Wait(timed)[0];
+  EXPECT_EQ(answer.error, ErrorKind::kTimedOut);
+  EXPECT_EQ(answer.message, kGivenUpText);
+  EXPECT_EQ(mark->lost_with[0], InstanceMark::ShortName(kDevice));
+  ExpectRight(server().Wait(waiting));
+  held.OpenForGood();
 }
 
 TEST_F(Forwarding, ADeadExtraWorkersRowsAreDroppedAndItsMemoryGoes) {

@@ -61,7 +61,7 @@ class FakeWorker {
     for (uint32_t i = 0; i < count; ++i) {
       const auto kind = error.empty() ? ErrorKind::kOk : ErrorKind::kStageFailed;
       record->instances()[i] = {static_cast<uint32_t>(kind), static_cast<uint32_t>(error.size()), offset + data + 64};
-      record->tensors()[i] = {offset + data, 4, static_cast<uint8_t>(DataType::kFloat32), 0, {}, {}, {}};
+      record->tensors()[i] = {offset + data, 4, static_cast<uint8_t>(DataType::kFloat32), 0, {}, {}};
     }
     EXPECT_TRUE(out_.Push(MakeEntry(request, offset, bytes)));
   }
@@ -735,6 +735,33 @@ TEST_F(LoopDispatcherTest, DroppedVersionAnswersWhatItHas_AndMayComeBack) {
   again->Answer(again->Take()->request, 0, 1, 9);
   Turn();
   EXPECT_EQ(sink.values, (std::vector<float>{9}));
+}
+
+TEST_F(LoopDispatcherTest, InputsThatEndThreeDeviceWorkersBehindAnExtraOneAreRefused_OneDeathCountsOnce) {
+  workers_.push_back(std::make_unique<FakeWorker>(1, requests_));
+  const std::shared_ptr<WorkerLink> link = workers_.back()->Link();
+  link->extra = true;
+  ServableSignature signature{"add", 1, {{"sum", {"x"}, {"y"}}}};
+  signature.methods[0].has_python = true;
+  dispatcher_.AddWorker(signature, requests_, link);
+  dispatcher_.JoinWorker(1);
+  Sink sink;
+  const auto lose = [&](uint64_t device) {
+    ASSERT_TRUE(Submit(&sink).ok());
+    RequestRecord* record = workers_[0]->Take();
+    record->mark_of(0)->AddLost(InstanceMark::ShortName(device));
+    workers_[0]->Answer(record->request, 0, 1, 0, "the device worker ended");
+    Turn();
+  };
+  for (const uint64_t device : {7, 7, 8, 7, 8}) {
+    lose(device);
+  }
+  ASSERT_TRUE(SubmitValues(&sink, {1}).ok()) << "other inputs are run";
+  workers_[0]->Answer(workers_[0]->Take()->request, 0, 1, 2);
+  Turn();
+  lose(9);
+  const Status refused = Submit(&sink);
+  EXPECT_EQ(refused.message(), kRefusedText);
 }
 
 TEST_F(LoopDispatcherTest, WorkerTakesRequestsOnceItsProbeIsBackAndItHasJoined) {

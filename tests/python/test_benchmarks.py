@@ -7,7 +7,7 @@ import pytest
 from cases import ceilings, codec, lifecycle, models, open_loop, serving
 from harness import budget
 from harness.case import Outcome, Sample
-from harness.table import render_budget
+from harness.table import render_budget, render_rates
 
 ROWS = budget.rows(serving.BIG_MB)
 
@@ -83,3 +83,24 @@ def test_the_table_has_a_line_for_each_row():
     text = render_budget(budget.judged(ROWS, {"addb-64x1": load(cpu_us=30)}), markdown=True)
     assert text.splitlines()[0].startswith("| budget of")
     assert text.splitlines()[2].split("|")[1:5] == [" addb, gRPC 64x1 ", " ≤ 25 µs CPU ", " 30.0 µs ", " no  "]
+
+
+def test_latencies_at_fixed_rates_are_a_table_of_their_own():
+    assert open_loop.table({}) == []
+    outcomes = {"open-peak": figure(10_000.0)}
+    for share in open_loop.SHARES:
+        for at, (name, *_) in enumerate(open_loop.COLUMNS):
+            outcomes[f"open-{share}-{name}"] = figure(share * 10.0 + at)
+    header, *lines = open_loop.table(outcomes)
+    assert header[1:] == ["req/s", "p50, µs", "p99, µs", "p99.9, µs", "refused, %"]
+    assert lines[0] == ["25 % of the peak", "2,500", "250", "251", "252", "253"]
+    assert len(lines) == len(open_loop.SHARES)
+    del outcomes["open-75-p99"]
+    outcomes["open-75-p99"] = Outcome(error="it broke")
+    assert len(open_loop.table(outcomes)) == len(open_loop.SHARES)
+    assert len(render_rates([header, *lines], markdown=True).splitlines()) == 5
+
+
+def test_nothing_has_no_spread():
+    assert figure(0.0).spread == 0.0
+    assert Outcome(figures=[1.0, 2.0, 3.0]).spread == 1.0

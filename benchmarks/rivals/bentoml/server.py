@@ -10,15 +10,20 @@ from rival_work import functions
 from rival_work.works import chosen
 
 WORK = chosen()
-BATCHED = WORK.max_batch > 1
+BATCHING = {"batchable": True, "max_batch_size": WORK.max_batch, "max_latency_ms": 1000} if WORK.max_batch > 1 else {}
 
 
-@bentoml.service(workers=1, traffic={"timeout": 30, "max_concurrency": 1024}, metrics={"enabled": False})
+@bentoml.service(
+    workers=1,
+    traffic={"timeout": 30, "max_concurrency": 1024},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
 class Work:
     def __init__(self):
         self._function = functions.load(WORK)
 
-    @bentoml.api(route="/json", batchable=BATCHED, max_batch_size=WORK.max_batch, max_latency_ms=1000)
+    @bentoml.api(route="/json", **BATCHING)
     def run(self, x: np.ndarray) -> np.ndarray:
         values = np.asarray(x)
         dtype = WORK.inputs[0].dtype

@@ -17,6 +17,6 @@ RIVALS = [
         ),
         lambda start: run_script(start, "litserve"),
         start_each_protocol=True,
-        start_seconds=7,
+        start_seconds=4,
     )
 ]

@@ -21,6 +21,6 @@ RIVALS = [
             "pipeline: a worker process for each stage",
         ),
         _command,
-        start_seconds=3,
+        start_seconds=2,
     )
 ]

@@ -34,20 +34,20 @@ def best(scores):
 def configuration(work):
     declared, lines, values = [], [], [tensor.name for tensor in work.inputs]
     for position, name in enumerate(work.stages):
-        results = [tensor.name for tensor in work.outputs] if name == work.stages[-1] else ["v%d" % position]
+        results = [tensor.name for tensor in work.outputs] if name == work.stages[-1] else [f"v{position}"]
         stage = name
         if name not in ("to_unit", "best"):
-            stage = "model%d" % position
+            stage = f"model{position}"
             file = name if name in functions.NETWORKS else work.name
             batched = name in functions.NETWORKS or work.max_batch > 1
-            call = 'register.declare_model("%s.mindir", "MindIR", with_batch_dim=%s)' % (file, batched)
-            declared.append("%s = %s" % (stage, call))
-        call = "register.add_stage(%s, %s, outputs_count=%d)" % (stage, ", ".join(values), len(results))
-        lines.append("    %s = %s" % (", ".join(results), call))
+            call = f'register.declare_model("{file}.mindir", "MindIR", with_batch_dim={batched})'
+            declared.append(f"{stage} = {call}")
+        call = f"register.add_stage({stage}, {', '.join(values)}, outputs_count={len(results)})"
+        lines.append(f"    {', '.join(results)} = {call}")
         values = results
-    names = ", ".join('"%s"' % value for value in values)
-    method = ["", "", "@register.register_method(output_names=[%s])" % names]
-    method.append("def predict(%s):" % ", ".join(tensor.name for tensor in work.inputs))
+    names = ", ".join(f'"{value}"' for value in values)
+    method = ["", "", f"@register.register_method(output_names=[{names}])"]
+    method.append(f"def predict({', '.join(tensor.name for tensor in work.inputs)}):")
     return HEAD.format(name=work.name) + "\n".join(declared + method + lines + ["    return " + ", ".join(values), ""])
 
 

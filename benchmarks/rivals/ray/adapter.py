@@ -29,6 +29,6 @@ RIVALS = [
         ),
         lambda start: run_script(start, "ray"),
         _env,
-        start_seconds=20,
+        start_seconds=12,
     )
 ]

@@ -19,7 +19,7 @@ constexpr const char* kFileName = "libascendcl.so";
 std::vector<std::string> InstalledPlaces() {
   std::vector<std::string> places;
   for (const char* variable : {"ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"}) {
-    const char* folder = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe)
+    const char* folder = std::getenv(variable);
     if (folder != nullptr && *folder != 0) places.push_back(std::string(folder) + "/lib64/" + kFileName);
   }
   for (const char* folder : {"ascend-toolkit/latest", "latest", "cann", "nnrt/latest", "nnae/latest"}) {
@@ -32,7 +32,7 @@ void* Open(const std::string& path, std::string* tried) {
   // Global: operator libraries that AscendCL opens later on look for its symbols.
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (handle == nullptr) {
-    const char* reason = dlerror();  // NOLINT(concurrency-mt-unsafe)
+    const char* reason = dlerror();
     *tried += std::string(tried->empty() ? "" : "; ") + (reason != nullptr ? reason : path.c_str());
   }
   return handle;
@@ -50,7 +50,7 @@ void* OpenAnywhere(const std::string& path) {
       }
     }
   }
-  const char* search = std::getenv("LD_LIBRARY_PATH");  // NOLINT(concurrency-mt-unsafe)
+  const char* search = std::getenv("LD_LIBRARY_PATH");
   throw std::runtime_error(
       "OM models run through AscendCL, and its library libascendcl.so cannot be loaded (" + tried +
       "); LD_LIBRARY_PATH is '" + (search != nullptr ? search : "") +
