@@ -234,7 +234,9 @@ void RankAgent::AnswerLocally(uint64_t seq, const Status& outcome, Graph* graph)
     for (size_t i = 0; status.ok() && i < graph->outputs.size(); ++i) {
       const MsServingTensor& output = graph->outputs[i];
       if (wanted) {
-        std::memcpy(outputs_arena_.base() + graph->placed[i].offset, output.data, output.bytes);
+        if (output.bytes > 0) {
+          std::memcpy(outputs_arena_.base() + graph->placed[i].offset, output.data, output.bytes);
+        }
         described[i] = graph->placed[i];
       } else {
         described[i] = BoardTensor{0, output.bytes, {}, output.dtype, output.rank};

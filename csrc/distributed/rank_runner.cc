@@ -211,7 +211,9 @@ Status RankRunner::Order(uint32_t subgraph, std::span<const MsServingTensor> inp
       sent_generation_ = inputs_.generation();
     }
     for (size_t i = 0; i < inputs.size(); ++i) {
-      std::memcpy(inputs_.base() + placed[i].offset, inputs[i].data, inputs[i].bytes);
+      if (inputs[i].bytes > 0) {
+        std::memcpy(inputs_.base() + placed[i].offset, inputs[i].data, inputs[i].bytes);
+      }
     }
   }
   ++seq_;
