@@ -405,7 +405,7 @@ bool RankRunner::CompareShapes(std::string* why) {
 
 Status RankRunner::TakeOutputs(std::span<MsServingTensor> outputs) {
   const size_t last = ranks_.size() - 1;
-  const Status wrong(ErrorKind::kInternal, "its outputs are not those of its model");
+  Status wrong(ErrorKind::kInternal, "its outputs are not those of its model");
   if (!IsLocal(last)) {
     const Remote& remote = remotes_[last];
     if (remote.tensors.size() != outputs.size()) {
