@@ -324,20 +324,22 @@ std::string RankRunner::Unanswered() const {
 // Everybody has answered, or says so.
 Status RankRunner::Collect(std::span<MsServingTensor> outputs) {
   std::string failure;
+  size_t failed_ranks = 0;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
     if (!HasAnswered(i, &failed)) {
       return Lose(Name(i) + " has broken what the ranks share");
     }
+    failed_ranks += failed ? 1 : 0;
     if (failed && failure.empty()) {
       failure = FailureOf(i);
     }
   }
   if (!failure.empty()) {
-    // A stage that sends does not wait for those that receive: what a failed rank has left behind would be taken for
-    // the next run's.
-    if (options_.stage_size > 1) {
-      return Lose(failure + "; the stages are out of step");
+    // Who sends does not wait for those that receive: what a failed rank has left behind would be taken for the next
+    // run's. Ranks of one stage that all fail have failed alike.
+    if (options_.stage_size > 1 || failed_ranks < ranks_.size()) {
+      return Lose(failure + "; the ranks are out of step");
     }
     if (++failures_ >= options_.most_failures) {
       return Lose(failure + "; so have " + std::to_string(failures_) + " runs in a row");
@@ -403,7 +405,7 @@ bool RankRunner::CompareShapes(std::string* why) {
 
 Status RankRunner::TakeOutputs(std::span<MsServingTensor> outputs) {
   const size_t last = ranks_.size() - 1;
-  const Status wrong(ErrorKind::kInternal, "its outputs are not those of its model");
+  Status wrong(ErrorKind::kInternal, "its outputs are not those of its model");
   if (!IsLocal(last)) {
     const Remote& remote = remotes_[last];
     if (remote.tensors.size() != outputs.size()) {

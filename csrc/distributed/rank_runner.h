@@ -33,8 +33,8 @@ struct RunnerRank {
 struct RankRunnerOptions {
   uint32_t stage_size = 1;
   int64_t rank_timeout_ns = 10 * kNanosPerSecond;
-  // When one rank has failed, the others have this long to finish: if all do, they are in step still, and the failure
-  // is that of the run alone. Not in a model of several stages, whose senders finish whatever receivers do.
+  // When one rank has failed, the others have this long to finish. If all ranks of a model of one stage fail, they are
+  // in step still, and the failure is that of the run alone; otherwise it ends the group.
   int64_t grace_ns = 2 * kNanosPerSecond;
   // So many failed runs in a row end the group: a rank's graph may be of no use once a run of it has failed.
   uint32_t most_failures = 3;

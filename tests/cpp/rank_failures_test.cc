@@ -72,14 +72,14 @@ class RankFailureTest : public RankServerTest {
   AllReduce hang_{1000};
 };
 
-TEST_F(RankFailureTest, ARankThatFailsFailsTheRunAloneIfTheOthersFinish) {
+TEST_F(RankFailureTest, ARunThatFailsOnAllRanksFailsAlone) {
   StartServer(2);
-  StartRanks({Rank(false), Rank(true)});
+  StartRanks({Rank(true), Rank(true)});
   const auto session = ReadySession();
   std::vector<float> result;
   const Status status = Run(session.get(), {kFail, 1}, {2}, &result);
   EXPECT_EQ(status.kind(), ErrorKind::kStageFailed);
-  EXPECT_EQ(status.message(), "rank 1 on here failed: no room");
+  EXPECT_EQ(status.message(), "rank 0 on here failed: no room");
   EXPECT_TRUE(Run(session.get(), {4, 1}, {2}, &result).ok());
   EXPECT_EQ(result, (std::vector<float>{4, 1}));
   EXPECT_EQ(server_->Failure(), "");
@@ -87,7 +87,7 @@ TEST_F(RankFailureTest, ARankThatFailsFailsTheRunAloneIfTheOthersFinish) {
 
 TEST_F(RankFailureTest, ThreeFailedRunsInARowEndTheGroup) {
   StartServer(2);
-  StartRanks({Rank(false), Rank(true)});
+  StartRanks({Rank(true), Rank(true)});
   const auto session = ReadySession();
   std::vector<float> result;
   for (const float value : {kFail, kFail, 1.0f, kFail, kFail, 2.0f, kFail, kFail}) {
@@ -96,7 +96,18 @@ TEST_F(RankFailureTest, ThreeFailedRunsInARowEndTheGroup) {
   EXPECT_EQ(server_->Failure(), "");
   const Status status = Run(session.get(), {kFail}, {1}, &result);
   EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
-  EXPECT_EQ(status.message(), "rank 1 on here failed: no room; so have 3 runs in a row");
+  EXPECT_EQ(status.message(), "rank 0 on here failed: no room; so have 3 runs in a row");
+}
+
+TEST_F(RankFailureTest, ARankThatFailsAloneEndsTheGroup_AsItMayBeOutOfStep) {
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kFail}, {1}, &result);
+  EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
+  EXPECT_EQ(status.message(), "rank 1 on here failed: no room; the ranks are out of step");
+  EXPECT_EQ(server_->Failure(), status.message());
 }
 
 TEST_F(RankFailureTest, ASilentRankIsNamedWhenItsTimeIsOver) {
@@ -162,12 +173,12 @@ TEST_F(RankFailureTest, OtherShapesInOtherStagesAreFine) {
 
 TEST_F(RankFailureTest, AFailedRunOfSeveralStagesEndsTheGroup_AsSendersDoNotWait) {
   StartServer(2, 2);
-  StartRanks({Rank(false), Rank(true)});
+  StartRanks({Rank(true), Rank(true)});
   const auto session = ReadySession();
   std::vector<float> result;
   const Status status = Run(session.get(), {kFail}, {1}, &result);
   EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
-  EXPECT_EQ(status.message(), "rank 1 on here failed: no room; the stages are out of step");
+  EXPECT_EQ(status.message(), "rank 0 on here failed: no room; the ranks are out of step");
   EXPECT_EQ(server_->Failure(), status.message());
 }
 

@@ -7,12 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import grpc
 import numpy as np
 
 from chaos.clients import PATH, PATIENCE
-from chaos.ledger import ANYTHING, CONNECTION_LOST, NOT_CONNECTED, Ledger
+from chaos.ledger import ANYTHING, CONNECTION_LOST, NOT_CONNECTED, Ledger, Window
 from chaos.requests import Answer, Request, decode, encode
 from chaos.world import SERVABLES, WORKERS, World, wait_for
 
@@ -76,8 +77,11 @@ class Faults:
         """A worker that does not run delays its requests. A server that gives it up may also say so."""
         servable, pid = self._victim()
         seconds = float(self._random.uniform(0.3, 4))
-        with self._ledger.window(
-            f"worker {pid} of {servable} stopped for {seconds:.1f} s", servable, *lost_at(servable)
+        with (
+            self._ledger.window(
+                f"worker {pid} of {servable} stopped for {seconds:.1f} s", servable, *lost_at(servable)
+            ),
+            self._full_queue(),
         ):
             os.kill(pid, signal.SIGSTOP)
             time.sleep(seconds)
@@ -108,7 +112,10 @@ class Faults:
         seconds = float(self._random.uniform(0.5, 2))
         note = self._world.server.cwd / "hanging"
         note.unlink(missing_ok=True)
-        with self._ledger.window(f"user code hangs, killed after {seconds:.1f} s", "python", LOST, NO_WORKER):
+        with (
+            self._ledger.window(f"user code hangs, killed after {seconds:.1f} s", "python", LOST, NO_WORKER),
+            self._full_queue(),
+        ):
             answers: list[Answer] = []
             caller = threading.Thread(target=lambda: answers.append(self._order("hang")))
             caller.start()
@@ -185,6 +192,10 @@ class Faults:
             self._world.wait_whole()
 
     # -------------------------------------------------------------------------------------- helpers
+    def _full_queue(self) -> AbstractContextManager[Window]:
+        """What floods have sent to a worker that does not go on, and reset, counts until the worker is back."""
+        return self._ledger.window("… resets wait with it", ANYTHING, "overloaded")
+
     def _victim(self) -> tuple[str, int]:
         servable = str(self._random.choice(SERVABLES))
         return servable, int(self._random.choice(self._world.workers(servable)))
