@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mindspore_serving.client import Client
-from servables import add_config, make_servable
+from servables import CHECKED_ADD_CONFIG, add_config, make_servable
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 KEY = b"a key of 24 bytes, no mo"  # of tests/support/export_models.py
@@ -97,3 +97,18 @@ def test_KeyIsInOneProtectedPageOfTheServer_AndNowhereElse(tmp_path, models, sta
         for name in ("cmdline", "environ"):
             told += Path(f"/proc/{pid}/{name}").read_bytes()
     assert not any(secret in told for secret in secrets)
+
+
+def test_EncryptedModelWithAnExtraWorker_WhichNeedsNoKey(tmp_path, models, start_server):
+    config = CHECKED_ADD_CONFIG.format(model="secret", with_batch_dim=False)
+    make_servable(tmp_path, "secret", config, {1: models / "secret.mindir"})
+    (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "start.py").write_text(SCRIPT.replace("device_ids=0,", "device_ids=0, num_parallel_workers=2,"))
+    server = start_server(tmp_path / "start.py")
+    workers = server.worker_pids()
+    assert len(workers) == 2
+    client = Client(server.grpc_address, "secret", "add_checked")
+    answers = [one.result() for one in [client.infer_async(ONE) for _ in range(50)]]
+    assert all(float(answer[0]["total"]) == 8 for answer in answers), answers
+    for worker in workers:
+        assert places_of(worker, [KEY, KEY.hex().encode()]) == []
