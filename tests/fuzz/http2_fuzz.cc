@@ -116,7 +116,7 @@ void Run(const uint8_t* data, size_t size) {
     RunOnce(&loop);
     clock.Advance(2 * kNanosPerSecond);
   }
-  if (!gone || !service.empty() || shared.calls != 0 || shared.memory.used() != 0) {
+  if (!gone || !service.empty() || shared.calls != 0 || shared.options.bytes_in_flight->used() != 0) {
     std::abort();  // a connection, a call or memory was lost
   }
 }
