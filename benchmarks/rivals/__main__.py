@@ -6,6 +6,7 @@ Writes docs/benchmarks.md with its plots, and the raw results beside it.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,7 @@ def measure(jobs: Sequence[plan.Job], arguments: argparse.Namespace, seconds: fl
 
 def main() -> int:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # servers under test end with the run
     if arguments.render:
         report.write(json.loads(arguments.render.read_text()), arguments.output)
         return 0

@@ -89,7 +89,7 @@ class PyServer {
                        const std::vector<std::tuple<std::string, std::string, std::string, bool>>& workers,
                        const std::vector<std::string>& command,
                        const std::vector<std::pair<std::string, std::string>>& environment, bool joins_later,
-                       const py::object& key) {
+                       const py::object& key, bool takes_leave) {
     ServableSpec spec;
     if (!key.is_none()) {
       const auto text = key.cast<std::string_view>();  // the user's own bytes
@@ -103,6 +103,7 @@ class PyServer {
       spec.workers.push_back({label, config, log_file, extra});
     }
     spec.joins_later = joins_later;
+    spec.takes_leave = takes_leave;
     return server_->AddServable(std::move(spec));
   }
 
@@ -166,7 +167,8 @@ void BindServer(py::module_& m) {
   py::class_<PyServer>(m, "Server")
       .def(py::init<int, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0)
       .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
-           py::arg("command"), py::arg("environment"), py::arg("joins_later"), py::arg("key") = py::none())
+           py::arg("command"), py::arg("environment"), py::arg("joins_later"), py::arg("key") = py::none(),
+           py::arg("takes_leave") = false)
       .def("wait_ready", &PyServer::WaitReady, py::arg("versions"), py::arg("timeout_s"), Release())
       .def("retire", &PyServer::Retire, py::arg("version"), py::arg("drain_seconds"), Release())
       .def("wait_gone", &PyServer::WaitGone, py::arg("version"), py::arg("timeout_s"), Release())

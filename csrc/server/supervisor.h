@@ -32,6 +32,8 @@ struct ServableSpec {
   std::vector<std::pair<std::string, std::string>> environment;
   bool joins_later = false;     // others serve already: health does not wait for it
   std::shared_ptr<Secret> key;  // of its encrypted models, for every worker; may be null
+  // While it starts a worker has others to tell of its end: it is asked by SIGTERM, and killed `terminate_ns` later.
+  bool takes_leave = false;
 };
 
 // With this a worker of a distributed servable leaves that has lost its ranks: it is not to blame, so it comes

@@ -121,6 +121,7 @@ struct Supervisor::State::Worker {
   void Watch();
   void LookAgain();
   void End(uint8_t running, const std::string& why, int signal);
+  void KillLater(Phase if_still);
 
   struct PidEvents final : IoHandler {
     explicit PidEvents(Worker* w) : worker(w) {}

@@ -82,13 +82,18 @@ void Supervisor::State::Worker::End(uint8_t running, const std::string& why, int
   given_up = running;
   state->front_end->GiveUp(id, running);
   process.Signal(signal);
-  watch_timer = state->loop.AddTimer(state->loop.now_ns() + state->options.terminate_ns, [this, ended = id] {
+  KillLater(Phase::kEnding);
+  state->Publish();
+}
+
+void Supervisor::State::Worker::KillLater(Phase if_still) {
+  state->loop.CancelTimer(watch_timer);
+  watch_timer = state->loop.AddTimer(state->loop.now_ns() + state->options.terminate_ns, [this, if_still, ended = id] {
     watch_timer = 0;
-    if (ended == id && phase == Phase::kEnding) {
+    if (ended == id && phase == if_still) {
       process.Signal(SIGKILL);
     }
   });
-  state->Publish();
 }
 
 }  // namespace msserving

@@ -255,7 +255,10 @@ void Supervisor::State::Worker::SendStop() {
     return;
   }
   // A worker that is still starting does not read its socket: it has nothing to answer.
-  if (phase == Phase::kStarting || !SendControl(control.get(), 'X', "").ok()) {
+  if (phase == Phase::kStarting && servable->spec.takes_leave) {
+    process.Signal(SIGTERM);
+    KillLater(Phase::kStarting);
+  } else if (phase == Phase::kStarting || !SendControl(control.get(), 'X', "").ok()) {
     process.Signal(SIGKILL);
   }
 }

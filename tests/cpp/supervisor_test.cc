@@ -42,6 +42,19 @@ print("worker says", config, flush=True)
 if config == "exit": sys.exit(3)
 if config == "fail":
     say(b"F", "the model is broken"); sys.exit(1)
+if config.startswith("takes leave "):
+    import signal
+    def leave(*_):
+        open(config[12:] + " left", "w").close()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, leave)
+    open(config[12:], "w").close()
+    time.sleep(60)
+if config.startswith("ignores "):
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(config[8:], "w").close()
+    time.sleep(60)
 def beat():
     n = 0
     while True:
@@ -100,7 +113,7 @@ class SupervisorTest : public testing::Test {
     ASSERT_TRUE(front_end_.Start().ok());
     SupervisorOptions options;
     options.first_backoff_ns = 10 * kNanosPerMilli;
-    options.terminate_ns = 100 * kNanosPerMilli;
+    options.terminate_ns = 2 * kNanosPerSecond;
     options.probe_ns = 3 * kNanosPerSecond;
     options.silence_ns = 2 * kNanosPerSecond;
     options.log_file = {10'000, 3};
@@ -114,14 +127,17 @@ class SupervisorTest : public testing::Test {
     std::filesystem::remove_all(directory_);
   }
 
+  ServableSpec Spec(const std::string& config, uint64_t version = 1, bool joins_later = false) const {
+    return {"add",
+            version,
+            {{"add, version " + std::to_string(version) + ", device 0", config, Log()}},
+            {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard), std::to_string(ChannelLayout::kReplies)},
+            {},
+            joins_later,
+            nullptr};
+  }
   uint64_t Add(const std::string& config, uint64_t version = 1, bool joins_later = false) {
-    return supervisor_->Add(
-        {"add",
-         version,
-         {{"add, version " + std::to_string(version) + ", device 0", config, Log()}},
-         {"python3", "-c", kWorker, std::to_string(ChannelLayout::kBoard), std::to_string(ChannelLayout::kReplies)},
-         {},
-         joins_later});
+    return supervisor_->Add(Spec(config, version, joins_later));
   }
   Supervisor::Progress Wait(uint64_t version, std::string* error) {
     return supervisor_->WaitReady(std::array{version}, 30 * kNanosPerSecond, error);
@@ -240,6 +256,24 @@ TEST_F(SupervisorTest, WorkerThatDoesNotLeaveIsKilled) {
   const int pid = Pid();
   supervisor_->Stop(200 * kNanosPerMilli);
   EXPECT_NE(kill(pid, 0), 0);
+}
+
+TEST_F(SupervisorTest, StartingWorkerThatTakesLeaveIsAsked_AndKilledIfItStays) {
+  const std::string leaves = directory_ + "/leaves";
+  const std::string stays = directory_ + "/stays";
+  ServableSpec spec = Spec("takes leave " + leaves, 1);
+  spec.takes_leave = true;
+  supervisor_->Add(spec);
+  spec = Spec("ignores " + stays, 2);
+  spec.takes_leave = true;
+  supervisor_->Add(spec);
+  ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(leaves) && std::filesystem::exists(stays); }));
+  const std::vector<Supervisor::WorkerState> workers = supervisor_->Workers();
+  supervisor_->Stop(60 * kNanosPerSecond);
+  EXPECT_TRUE(std::filesystem::exists(leaves + " left"));
+  for (const Supervisor::WorkerState& worker : workers) {
+    EXPECT_NE(kill(worker.pid, 0), 0) << worker.label;
+  }
 }
 
 TEST_F(SupervisorTest, SilentWorkerIsKilledAndStartedAgain_ABeatingOneIsNot) {

@@ -34,6 +34,7 @@ class ServablePlan:
     directory: Path
     version_directory: Path | None
     configs: tuple[ServableStartConfig, ...]
+    takes_leave: bool = False  # a worker that is stopped while it starts has launchers to tell
 
     @property
     def dec_key(self) -> bytes | None:
@@ -134,7 +135,7 @@ def plan_distributed(
     worker = _plan_worker(name, version, _first(directory, None, config), 0, "distributed", log_directory, distributed)
     if version == 1:
         worker = replace(worker, log_file=str(log_directory / f"log_{name}_distributed.log"))
-    return ServablePlan(name, version, (worker,), directory, None, (config,))
+    return ServablePlan(name, version, (worker,), directory, None, (config,), takes_leave=True)
 
 
 def plan_newest(plan: ServablePlan, log_directory: Path) -> ServablePlan:

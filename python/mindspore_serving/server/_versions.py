@@ -82,7 +82,7 @@ class RunningVersions:
                 config_file = fingerprint([plan.directory / plan.name / "servable_config.py"])
                 workers = [(worker.label, worker.config_json, worker.log_file, worker.extra) for worker in plan.workers]
                 number = self._native.add_servable(
-                    plan.name, plan.version, workers, command, environment, later, plan.dec_key
+                    plan.name, plan.version, workers, command, environment, later, plan.dec_key, plan.takes_leave
                 )
                 added.append(RunningVersion(plan, number, config_file))
             self._wait_ready([version.number for version in added])

@@ -99,6 +99,7 @@ def wait_for_ranks(server: RankServer, wait_seconds: float, stop_asked: Callable
         if failure:
             raise RuntimeError(failure)
         if stop_asked():
+            server.stop("the server has stopped the servable")
             raise ConnectionError("the worker was told to stop while it waited for the ranks")
         now = time.monotonic()
         progress = server.progress()
