@@ -188,7 +188,7 @@ CYCLES = (
     """
 def held():
     import re
-    gc.collect()
+    gc.disable()  # a stopped server is given back without it
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),

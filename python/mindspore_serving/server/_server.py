@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,23 @@ class _Running:
             if thread is not None and thread is not threading.current_thread():
                 thread.join()
 
+    def interruption_check(self) -> Callable[[str], None]:
+        """`check_interrupted` for those that this object keeps: it keeps them alive, and they not it, so that all of a
+        stopped server is given back at once and not when Python looks for cycles."""
+        this = weakref.ref(self)
+
+        def check(doing: str) -> None:
+            running = this()
+            if running is None:
+                raise _ended_by_stop(doing)
+            running.check_interrupted(doing)
+
+        return check
+
     def check_interrupted(self, doing: str) -> None:
         """Raise if the server is being stopped while `doing` waits."""
         if _running is not self:
-            raise RuntimeError(f"{doing} was ended by a call of stop()")
+            raise _ended_by_stop(doing)
         number = self.native.stop_requested()
         if number:
             raise RuntimeError(
@@ -165,7 +179,7 @@ def start_planned(plan: Callable[[Path], list[_launch.ServablePlan]], *, later: 
     running = _get_running()
     log_directory = Path.cwd() / _launch.LOG_DIRECTORY
     if running.versions is None:
-        running.versions = RunningVersions(running.native, log_directory, running.check_interrupted)
+        running.versions = RunningVersions(running.native, log_directory, running.interruption_check())
     plans = running.versions.take(plan(log_directory))
     running.take_signals()
     running.versions.start(plans, later=later)
@@ -385,6 +399,10 @@ class StopOnError:
                 stop()
         finally:
             start_lock.release()
+
+
+def _ended_by_stop(doing: str) -> RuntimeError:
+    return RuntimeError(f"{doing} was ended by a call of stop()")
 
 
 def _get_running() -> _Running:
