@@ -190,6 +190,7 @@ TEST(StackedArrays, LargeRowsOfARequestAreSeenInItsBlock) {
   worker.Start();
   const auto answers = worker.server.Wait(id);
   EXPECT_EQ(answers[2].outputs[0].As<float>()[0], 5);
+  worker.Stop();  // what its thread has written is read from here on
   EXPECT_EQ(touched, 1U);
   EXPECT_EQ(distance, 2 * 80'000U);
   ASSERT_EQ(data.size(), 3U);

@@ -1,5 +1,6 @@
 // What becomes of a group of ranks when one of its processes, or a connection, does not do what it should.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -219,16 +220,21 @@ TEST_F(RankFailureTest, ALauncherThatGoesBeforeAllIsReadyOnlyStartsTheGatheringA
 }
 
 TEST_F(RankFailureTest, ARankIsClaimedOnce) {
-  StartServer(2);
-  launcher_ = Connect();
-  launcher_->Claim({0}, "first", "");
-  EXPECT_TRUE(
-      WaitUntil([&] { return server_->Progress() == "0 of 2 ranks are ready; no launcher has claimed rank 1"; }));
-  // A launcher of the same process would replace the first one, so this one is another process's.
+  // A launcher of the same process would replace the first one, so the other is another process's: one that begins
+  // before there are threads, and is told the address later.
+  int pipe_ends[2];
+  ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
+  UniqueFd hears(pipe_ends[0]);
+  UniqueFd tells(pipe_ends[1]);
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    RankLauncher other(WorkerAddress{server_->address(), {}});
+    char address[256];
+    const ssize_t length = read(hears.get(), address, sizeof(address));
+    if (length <= 0) {
+      _exit(2);
+    }
+    RankLauncher other(WorkerAddress{std::string(address, static_cast<size_t>(length)), {}});
     std::string configuration;
     bool found = false;
     LauncherEvent event;
@@ -238,6 +244,13 @@ TEST_F(RankFailureTest, ARankIsClaimedOnce) {
                          event.reason == "rank 0 is claimed from second, but it is claimed already, from first";
     _exit(refused ? 0 : 1);
   }
+  StartServer(2);
+  launcher_ = Connect();
+  launcher_->Claim({0}, "first", "");
+  EXPECT_TRUE(
+      WaitUntil([&] { return server_->Progress() == "0 of 2 ranks are ready; no launcher has claimed rank 1"; }));
+  const std::string& address = server_->address();
+  ASSERT_EQ(write(tells.get(), address.data(), address.size()), static_cast<ssize_t>(address.size()));
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
