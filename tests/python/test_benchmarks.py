@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cases import ceilings, codec, lifecycle, models, open_loop, serving
+from cases import ceilings, codec, distributed, lifecycle, models, open_loop, serving
 from harness import budget
 from harness.case import Outcome, Sample
 from harness.table import render_budget, render_rates
@@ -17,7 +17,7 @@ def case_names():
     env = {"BENCH_SERVABLE_DIRECTORY": "nowhere"}
     listed = [
         *lifecycle.cases(folder, env), *ceilings.cases(folder), *serving.cases(), *codec.cases(folder),
-        *models.cases(folder), *open_loop.cases(folder, folder, lambda name: None, 1),
+        *models.cases(folder), *distributed.cases(folder), *open_loop.cases(folder, folder, lambda name: None, 1),
     ]  # fmt: skip
     return {case.name: case for case in listed}
 
