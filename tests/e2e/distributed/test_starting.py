@@ -1,5 +1,6 @@
 """How distributed servables start, and what is said when they cannot."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,3 +104,17 @@ def test_ALauncherThatIsStopped_EndsItsAgents_AndAnotherTakesItsPlace(make_serva
 
     wait_until(works, 240, servable.logs)
     servable.stop()
+
+
+def test_AServerThatStopsWhileRanksAreMissing_TellsTheLaunchersThatCame(make_servable: Make, parts: Parts):
+    servable = make_servable(rank_ips=("127.0.0.1", "192.0.2.1"))
+    servable.start_server()
+    launcher = servable.start_launcher(parts("rows2")[:1])
+    wait_until(lambda: "no launcher has claimed rank 1" in servable.logs(), 60, servable.logs)
+    servable.server.send_signal(signal.SIGTERM)
+    servable.server.wait_exit(60)
+    assert "RuntimeError: The distributed servable has been stopped: the server has stopped the servable" in end_of(
+        launcher
+    )
+    assert servable.pids() == []
+    servable.launchers.clear()
