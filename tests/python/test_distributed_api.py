@@ -330,12 +330,16 @@ class Ranks:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.progresses = itertools.count(1)
+        self.stopped = []
 
     def wait(self, timeout_s):
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     def progress(self):
         return f"{next(self.progresses)} of 8 ranks are ready"
+
+    def stop(self, reason):
+        self.stopped.append(reason)
 
 
 def test_the_ranks_are_waited_for_and_told_of(capsys):
@@ -356,9 +360,11 @@ def test_ranks_that_fail_are_told():
         rank_models.wait_for_ranks(Ranks("", "rank 3: Load model failed"), 0, lambda: False)
 
 
-def test_a_stop_ends_the_waiting():
+def test_a_stop_ends_the_waiting_and_launchers_are_told():
+    ranks = Ranks("")
     with pytest.raises(ConnectionError):
-        rank_models.wait_for_ranks(Ranks(""), 0, lambda: True)
+        rank_models.wait_for_ranks(ranks, 0, lambda: True)
+    assert ranks.stopped == ["the server has stopped the servable"]
 
 
 def rank(number, inputs, outputs, batch_sizes=(), way="kernel replay"):

@@ -17,7 +17,7 @@ class RecordingNative:
         self.gone = True
         self.models = []
 
-    def add_servable(self, name, version, workers, command, environment, joins_later, key=None):
+    def add_servable(self, name, version, workers, command, environment, joins_later, key=None, takes_leave=False):
         self.added.append((name, version, joins_later))
         return len(self.added)
 
