@@ -80,8 +80,8 @@ def table(outcomes: Mapping[str, Outcome]) -> list[list[str]]:
         return []
     lines = [[f"{SERVABLE} at a fixed rate", "req/s", *(f"{title}, {unit}" for _, title, unit, _ in COLUMNS)]]
     for share in SHARES:
-        found = [outcomes[f"open-{share}-{name}"] for name, *_ in COLUMNS]
-        if all(one.figures for one in found):
+        found = [outcomes[case] for name, *_ in COLUMNS if (case := f"open-{share}-{name}") in outcomes]
+        if len(found) == len(COLUMNS) and all(one.figures for one in found):
             rate = f"{peak.figure * share / 100:,.0f}"
             figures = [f"{one.figure:,.0f}" if one.figure >= 100 else f"{one.figure:.1f}" for one in found]
             lines.append([f"{share} % of the peak", rate, *figures])
