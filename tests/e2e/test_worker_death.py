@@ -165,6 +165,37 @@ def test_OnlyTheHungInstanceOfARequestFails(tmp_path, start_server):
     assert "time-out of the method" in answer[1]["error"]
 
 
+PIPELINE = """
+import time
+from mindspore_serving.server import register
+
+
+@register.register_method(output_names=["y"])
+def same(x):
+    return x
+
+
+@register.register_pipeline(output_names=["y"], timeout_seconds=1)
+def work(x):
+    if int(x) == 1:
+        time.sleep(600)
+    return x + 1000
+"""
+
+
+def test_PipelineOverItsTimeOut_IsAnsweredAndItsWorkerStartedAgain(tmp_path, start_server):
+    make_servable(tmp_path, "doer", PIPELINE, {})
+    script = tmp_path / "start.py"
+    script.write_text(SCRIPT.format(devices=(0,)))
+    server = start_server(script)
+    client = Client(server.grpc_address, "doer", "work")
+    assert served(client)
+    before = server.worker_pids()
+    assert "time-out of the method" in client.infer(order(1))["error"]
+    assert wait_for(lambda: served(client)), server.log
+    assert server.worker_pids() != before
+
+
 def test_LongCallOfAMethodWithoutTimeOut_IsLeftAlone(tmp_path, start_server):
     server, client = start_doer(tmp_path, start_server, env={"MSSERVING_WORKER_SILENCE_SECONDS": "1"})
     before = server.worker_pids()

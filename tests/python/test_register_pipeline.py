@@ -119,6 +119,7 @@ def test_a_pipeline_says_how_many_of_it_run_at_once(config):
         ),
         ("@register.register_pipeline('y', concurrency=65)\ndef f(x):\n    return x\n", r"'concurrency' .* but 65"),
         ("@register.register_pipeline('y', concurrency='2')\ndef f(x):\n    return x\n", "'concurrency' should be int"),
+        ("@register.register_pipeline('y', timeout_seconds=0)\ndef f(x):\n    return x\n", "'timeout_seconds'"),
         ("@register.register_pipeline(7)\ndef f(x):\n    return x\n", "'output_names' should be str"),
         ("@register.register_pipeline('y')\ndef f(*x):\n    return x\n", "VAR_POSITIONAL, which register_pipeline"),
         ("@register.register_pipeline('y')\ndef f(x, **y):\n    return x\n", "VAR_KEYWORD, which register_pipeline"),

@@ -72,7 +72,7 @@ class PipelineServable:
 
 
 def register_pipeline(
-    output_names: str | tuple[str, ...] | list[str], *, concurrency: int = 1
+    output_names: str | tuple[str, ...] | list[str], *, concurrency: int = 1, timeout_seconds: float | None = None
 ) -> Callable[[_Function], _Function]:
     """Decorate a function to make it a pipeline that clients can call.
 
@@ -86,6 +86,9 @@ def register_pipeline(
         concurrency (int, optional): How many instances of this pipeline may run at the same time in a worker, each in
             a thread of its own, 1 to 64: while one waits for a model, another goes on, and their instances share
             batches. Above 1, what the pipeline shares between instances must be safe for threads. Default: 1.
+        timeout_seconds (float, optional): How long one instance may take, with all that it waits for, from 0.001. Then
+            it is answered with an error, and the worker, which Python cannot take it from, is started again: what else
+            runs there is tried once more. None: as long as it likes. Default: None.
 
     Raises:
         RuntimeError: The type or value of a parameter is invalid, or the pipeline is registered already.
@@ -108,6 +111,7 @@ def register_pipeline(
     """
     outputs = _checks.check_names("output_names", output_names)
     _checks.check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
+    timeout = None if timeout_seconds is None else _checks.check_seconds("timeout_seconds", timeout_seconds, 0.001, 1e9)
     registration = current_registration("register_pipeline")
 
     def register(function: _Function) -> _Function:
@@ -127,7 +131,7 @@ def register_pipeline(
             tag="Pipeline",
         )
         returns = tuple(ValueRef(1, i) for i in range(len(outputs)))
-        registration.pipelines[name] = Method(name, inputs, outputs, (stage,), returns)
+        registration.pipelines[name] = Method(name, inputs, outputs, (stage,), returns, timeout_seconds=timeout)
         return function
 
     return register
