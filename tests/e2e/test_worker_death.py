@@ -170,20 +170,31 @@ import time
 from mindspore_serving.server import register
 
 
-@register.register_method(output_names=["y"])
-def same(x):
+def sleep(x):
+    time.sleep(600)
     return x
+
+
+@register.register_method(output_names=["y"])
+def sleep_on(x):
+    return register.add_stage(sleep, x, outputs_count=1)
+
+
+sleeper = register.PipelineServable(servable_name="doer", method="sleep_on")
 
 
 @register.register_pipeline(output_names=["y"], timeout_seconds=1)
 def work(x):
     if int(x) == 1:
         time.sleep(600)
+    if int(x) == 2:
+        sleeper.run(x)  # what it waits for counts
     return x + 1000
 """
 
 
-def test_PipelineOverItsTimeOut_IsAnsweredAndItsWorkerStartedAgain(tmp_path, start_server):
+@pytest.mark.parametrize("number", [1, 2], ids=["itself", "in a call"])
+def test_PipelineOverItsTimeOut_IsAnsweredAndItsWorkerStartedAgain(tmp_path, start_server, number):
     make_servable(tmp_path, "doer", PIPELINE, {})
     script = tmp_path / "start.py"
     script.write_text(SCRIPT.format(devices=(0,)))
@@ -191,7 +202,7 @@ def test_PipelineOverItsTimeOut_IsAnsweredAndItsWorkerStartedAgain(tmp_path, sta
     client = Client(server.grpc_address, "doer", "work")
     assert served(client)
     before = server.worker_pids()
-    assert "time-out of the method" in client.infer(order(1))["error"]
+    assert "time-out of the method" in client.infer(order(number))["error"]
     assert wait_for(lambda: served(client)), server.log
     assert server.worker_pids() != before
 

@@ -53,8 +53,8 @@ def register_method(
         timeout_seconds (float, optional): How long one call of a Python function or one run of a model may take for
             this method, in seconds, at least 0.001. When it takes longer, the instances of that call are answered with
             an error at once, and the worker process is ended and started again, since nothing else interrupts it; the
-            others in it go to another worker. Time in queues does not count, nor do methods that a function calls in
-            turn. None: any time. Default: None.
+            others in it go to another worker. Time in queues before the call does not count; what a function waits
+            for by calling methods and models in turn does. None: any time. Default: None.
 
     Raises:
         RuntimeError: The type or value of the parameter is invalid, the method is registered already, or its body
