@@ -178,6 +178,19 @@ void LoopDispatcher::OnWake() {
   }
 }
 
+bool LoopDispatcher::Expects() const {
+  return std::any_of(links_.begin(), links_.end(), [](const auto& link) { return link->outstanding_requests > 0; });
+}
+
+bool LoopDispatcher::OnLook() {
+  bool found = false;
+  for (const auto& link : links_) {
+    link->RingDoorbell();
+    found |= link->outstanding_requests > 0 && !link->Empty();
+  }
+  return found;
+}
+
 bool LoopDispatcher::OnSleep() {
   bool empty = true;
   for (const auto& link : links_) {

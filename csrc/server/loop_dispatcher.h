@@ -114,6 +114,8 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
 
   void OnIo(uint32_t events) override;
   void OnWake() override;
+  bool Expects() const override;
+  bool OnLook() override;
   bool OnSleep() override;
   void OnAwake() override;
 
