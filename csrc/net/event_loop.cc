@@ -47,7 +47,7 @@ struct EventLoop::State {
   SpinGate gates[2];  // of waits for clients; of waits for what the hooks expect
 
   bool Look(int64_t budget_ns, int64_t since_ns, const Clock& clock);
-  bool Expecting() const;
+  uint64_t Expected() const;
   void Block(bool may_block);
   void Wait(bool may_block);
   bool ArmTimer(int64_t now_ns, const Clock& clock);
@@ -86,8 +86,12 @@ void EventLoop::State::Block(bool may_block) {
   }
 }
 
-bool EventLoop::State::Expecting() const {
-  return std::any_of(hooks.begin(), hooks.end(), [](LoopHook* hook) { return hook != nullptr && hook->Expects(); });
+uint64_t EventLoop::State::Expected() const {
+  uint64_t expected = 0;
+  for (const LoopHook* hook : hooks) {
+    expected += hook != nullptr ? hook->Expected() : 0;
+  }
+  return expected;
 }
 
 // True: there is something to do, and what epoll had is in `events`. epoll is asked at least once.
@@ -248,8 +252,9 @@ void EventLoop::Run() {
   State& state = *state_;
   for (;;) {
     const bool may_block = state.ArmTimer(now_ns_, clock_);
-    if (state.spins) {
-      SpinGate& gate = state.gates[state.Expecting() ? 1 : 0];
+    const uint64_t expected = state.spins ? state.Expected() : 0;
+    if (state.spins && expected <= kFewExpected) {
+      SpinGate& gate = state.gates[expected > 0 ? 1 : 0];
       const int64_t since_ns = clock_.NowNs();
       const int64_t budget_ns = may_block ? gate.budget_ns() : 0;
       const bool found = budget_ns > 0 && state.Look(budget_ns, since_ns, clock_);

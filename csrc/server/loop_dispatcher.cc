@@ -178,8 +178,12 @@ void LoopDispatcher::OnWake() {
   }
 }
 
-bool LoopDispatcher::Expects() const {
-  return std::any_of(links_.begin(), links_.end(), [](const auto& link) { return link->outstanding_requests > 0; });
+uint64_t LoopDispatcher::Expected() const {
+  uint64_t requests = 0;
+  for (const auto& link : links_) {
+    requests += link->outstanding_requests;
+  }
+  return requests;
 }
 
 bool LoopDispatcher::OnLook() {

@@ -250,14 +250,14 @@ struct Hook final : LoopHook {
     return --busy < 0;
   }
   void OnAwake() override { calls += 'a'; }
-  bool Expects() const override { return expects; }
+  uint64_t Expected() const override { return expected; }
   bool OnLook() override {
     calls += 'l';
     return looks_until_work-- == 0;
   }
   std::string calls;
   int busy = 0;
-  bool expects = false;
+  uint64_t expected = 0;
   int looks_until_work = -1;  // never
   EventLoop* stop_after_wake = nullptr;
 };
@@ -370,12 +370,21 @@ TEST(EventLoopTest, PostedFunctionsAreFoundByLooking) {
   poster.join();
 }
 
+TEST(EventLoopTest, WhileMuchIsExpectedTheLoopBlocks) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.Run(20);
+  quick.hook.expected = EventLoop::kFewExpected + 1;
+  quick.hook.calls.clear();
+  quick.Run(20);
+  EXPECT_EQ(quick.hook.calls.find('l'), std::string::npos);
+}
+
 // What is expected and what clients send are learnt apart: quick answers do not make the loop look for slow clients.
 TEST(EventLoopTest, WaitsForExpectedWorkAreLearntApart) {
   QuickLoop quick(50 * kNanosPerMicro);
-  quick.hook.expects = true;
+  quick.hook.expected = 1;
   quick.Run(20);
-  quick.hook.expects = false;
+  quick.hook.expected = 0;
   quick.hook.calls.clear();
   quick.Run(1);
   EXPECT_EQ(quick.hook.calls.find('l'), std::string::npos);
