@@ -518,6 +518,46 @@ TEST_F(LoopDispatcherTest, LimitsRefuseAndRecover) {
   EXPECT_TRUE(Submit(&sink).ok());
 }
 
+TEST_F(LoopDispatcherTest, CancelledRequestsOfAStuckWorkerLeaveTheirPlacesToOthers) {
+  FakeWorker* stuck = Add(1);
+  limits_->max_pending_requests = 2;
+  Sink sink;
+  RequestTicket first = 0;
+  RequestTicket second = 0;
+  ASSERT_TRUE(Submit(&sink, 1, &first).ok());
+  ASSERT_TRUE(Submit(&sink, 1, &second).ok());
+  ASSERT_FALSE(dispatcher_.Full().ok());
+  dispatcher_.Cancel(first);
+  dispatcher_.Cancel(first);
+  EXPECT_TRUE(dispatcher_.Full().ok());
+  EXPECT_TRUE(Submit(&sink).ok());
+  EXPECT_EQ(Submit(&sink).kind(), ErrorKind::kOverloaded)
+      << "a request gives up one place, however often it is cancelled";
+  dispatcher_.Cancel(second);
+  EXPECT_EQ(limits_->pending_requests.load(), 1u);
+  for (int i = 0; i < 3; ++i) {  // it goes on after all
+    stuck->Answer(stuck->Take()->request, 0, 1, 1);
+  }
+  Turn();
+  EXPECT_EQ(sink.replies, 1);
+  EXPECT_EQ(limits_->pending_requests.load(), 0u) << "no place is given up twice";
+  EXPECT_EQ(dispatcher_.pending(), 0u);
+}
+
+TEST_F(LoopDispatcherTest, RequestsAnsweredBeforeTheirHungWorkerHasEndedLeaveTheirPlacesToOthers) {
+  Add(1);
+  limits_->max_pending_requests = 1;
+  Sink sink;
+  ASSERT_TRUE(Submit(&sink).ok());
+  workers_[0]->Take()->mark_of(0)->SetRunning(3);
+  dispatcher_.GiveUp(1, 3);
+  ASSERT_EQ(sink.errors, (std::vector<ErrorKind>{ErrorKind::kTimedOut}));
+  EXPECT_TRUE(dispatcher_.Full().ok());
+  dispatcher_.RemoveWorker(1, "ended");
+  EXPECT_EQ(limits_->pending_requests.load(), 0u);
+  EXPECT_EQ(dispatcher_.pending(), 0u);
+}
+
 TEST_F(LoopDispatcherTest, WhoWouldWaitTooLongIsRefusedAtOnce) {
   Sink sink;
   FillQueue(Add(1), &sink);
