@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "executor_fixture.h"
+#include "support/gate.h"
 
 namespace msserving {
 namespace {

@@ -127,9 +127,8 @@ def test_RowsThatEndDeviceWorkersBehindExtraOnes_AreRefusedInTheEnd_NeighboursAr
     world.wait_for_all_workers()
     for turn, deaths in ((1, 2), (2, 4)):
         held = world.hold_all_devices()
-        neighbours = [(value, world.mixed.infer_async([row(value)])) for value in range(100, 120)]
-        deadly = world.mixed.infer_async([row(50), row(DEADLY), row(51)])
-        neighbours += [(value, world.mixed.infer_async([row(value)])) for value in range(120, 140)]
+        deadly = world.mixed.infer_async([row(50), row(DEADLY), row(51)])  # to an extra worker: they alone are idle
+        neighbours = [(value, world.mixed.infer_async([row(value)])) for value in range(100, 140)]
         neighbours += [(value, world.plain.infer_async([row(value, np.float32)])) for value in range(140, 160)]
         wait_until(lambda n=turn: world.prepared(DEADLY) == n, "the deadly row did not come to an extra worker")
         world.let_go()
