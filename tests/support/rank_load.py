@@ -16,10 +16,22 @@ EXPECTED = ("rank", "not available", "servable is", "worker")
 
 
 class RankLoad:
-    """As a context manager. Request numbers come from one counter, so that no two have the same values."""
+    """As a context manager. Request numbers come from one counter, so that no two have the same values.
 
-    def __init__(self, address: str, threads: int = 6) -> None:
+    Args:
+        address: The server's, of gRPC.
+        threads: How many requests are out at a time.
+        expected: The answer to rows of values.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        threads: int = 6,
+        expected: Callable[[np.ndarray], np.ndarray] = lambda values: values @ WEIGHT,
+    ) -> None:
         self._address = address
+        self._expected = expected
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.errors: Counter[str] = Counter()
@@ -74,7 +86,7 @@ class RankLoad:
                     problem = str(replies["error"])
                 elif errors := [str(reply["error"]) for reply in replies if "error" in reply]:
                     problem = errors[0]
-                elif not np.allclose([reply["y"] for reply in replies], values @ WEIGHT, rtol=1e-4, atol=1e-4):
+                elif not np.allclose([reply["y"] for reply in replies], self._expected(values), rtol=1e-4, atol=1e-4):
                     with self._lock:
                         self.unexpected.append(f"wrong answer to request {seed}")
             except Exception as error:
