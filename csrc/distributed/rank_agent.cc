@@ -1,9 +1,5 @@
 #include "distributed/rank_agent.h"
 
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -13,7 +9,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -51,13 +46,6 @@ RankAgent::~RankAgent() {
     link_->Close();
   }
   link_.reset();  // before the sessions, whose outputs it may be sending
-}
-
-void RankAgent::Follow(int pipe) {
-  link_->loop().Post([this, pipe] {
-    pipe_ = pipe;
-    link_->loop().Add(pipe, EPOLLIN | EPOLLRDHUP, this);
-  });
 }
 
 Status RankAgent::Register(std::vector<std::shared_ptr<Session>> sessions, const std::vector<std::string>& files) {
@@ -392,11 +380,6 @@ void RankAgent::OnEnd(const std::string& why) {
   End("worker gone");
 }
 
-void RankAgent::OnIo(uint32_t) {
-  link_->loop().Remove(pipe_, this);
-  End("launcher gone");
-}
-
 void RankAgent::End(const std::string& why) {
   {
     std::lock_guard lock(mutex_);
@@ -419,24 +402,6 @@ void RankAgent::Leave() {
     return;
   }
   _exit(RankAgentOptions::kExitCode);
-}
-
-Status ExitWhenClosed(int pipe, int code) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread([pipe, code] {
-    pthread_setname_np(pthread_self(), "lifeline");
-    pollfd watched{pipe, POLLRDHUP, 0};
-    while (true) {
-      if (poll(&watched, 1, -1) > 0) {
-        _exit(code);
-      }
-    }
-  }).detach();
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return Status::Ok();
 }
 
 }  // namespace msserving

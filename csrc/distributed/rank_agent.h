@@ -1,8 +1,8 @@
 // One rank: its sessions, run as the worker says, on the thread that calls Run().
 //
-// The link's thread takes part in nothing but the connection. When that ends, or the launcher does (Follow()), Run()
-// returns; if it cannot, because the rank is stuck in a collective whose other ranks are gone, or because the process
-// never came so far, the process is ended half a second later (RankAgentOptions::leave).
+// The link's thread takes part in nothing but the connection. When that ends, Run() returns; if it cannot, because the
+// rank is stuck in a collective whose other ranks are gone, or because the process never came so far, the process is
+// ended half a second later (RankAgentOptions::leave). The launcher's end is not seen here: worker/agent_link.h.
 #pragma once
 
 #include <atomic>
@@ -30,15 +30,13 @@ struct RankAgentOptions {
 };
 
 // Set up and run on one thread; RequestStop(): any thread, also in a signal's handler.
-class RankAgent final : private RankLinkListener, private IoHandler {
+class RankAgent final : private RankLinkListener {
  public:
   // Connects. kServableUnavailable: nobody is there.
   static Status Create(RankAgentOptions options, int64_t timeout_ns, std::unique_ptr<RankAgent>* agent);
   ~RankAgent();
   RankAgent(const RankAgent&) = delete;
 
-  // A pipe whose other end the launcher holds and never writes to; not owned.
-  void Follow(int pipe);
   // `sessions`: a rank's sub-graphs in their order, `files` what they were loaded from.
   Status Register(std::vector<std::shared_ptr<Session>> sessions, const std::vector<std::string>& files);
   // Until the end, and says why: "stopped" for an orderly one. `interrupted` is asked when a signal came.
@@ -58,7 +56,6 @@ class RankAgent final : private RankLinkListener, private IoHandler {
   // On the link's thread.
   Status OnFrame(FrameKind kind, FrameBody* body) override;
   void OnEnd(const std::string& why) override;
-  void OnIo(uint32_t events) override;
   bool AttachLocally(const std::string& socket_name);
   Status Begin(FrameBody* body);
   void End(const std::string& why);
@@ -78,7 +75,6 @@ class RankAgent final : private RankLinkListener, private IoHandler {
   std::unique_ptr<RankLink> link_;
   UniqueFd bell_;  // wakes Run(): an order of the worker's, a frame, the end
   std::vector<Graph> graphs_;
-  int pipe_ = -1;
 
   // The machine's own path; written on the link's thread before has_board_, then of Run()'s thread.
   UniqueFd local_socket_;
@@ -101,9 +97,5 @@ class RankAgent final : private RankLinkListener, private IoHandler {
   std::atomic<bool> stop_requested_{false};
   std::atomic<bool> returned_{false};  // from Run(): the process leaves by itself
 };
-
-// Ends the process with _exit(code) when the other end of the pipe is closed, whatever the other threads do. The pipe
-// must stay open.
-Status ExitWhenClosed(int pipe, int code);
 
 }  // namespace msserving

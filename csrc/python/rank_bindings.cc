@@ -208,8 +208,6 @@ class Agent {
   }
   Agent(const Agent&) = delete;
 
-  void Follow(int fd) { agent_->Follow(fd); }
-
   size_t OpenSession(const std::string& library, const std::map<std::string, std::string>& options) {
     sessions_.push_back(SessionFrom(library, options));
     return sessions_.size() - 1;
@@ -267,10 +265,6 @@ class Agent {
 }  // namespace
 
 void BindRanks(py::module_& m) {
-  m.def(
-      "exit_when_closed", [](int fd, int code) { Check(ExitWhenClosed(fd, code)); }, py::arg("fd"), py::arg("code"),
-      "A native thread ends the process with this code, whatever the others do, when the other end of the pipe is "
-      "closed.");
   py::class_<RankServer, RankServerHolder>(m, "RankServer", "The worker's half of a distributed servable. Private.")
       .def(py::init(&MakeServer), py::arg("address"), py::arg("rank_size"), py::arg("stage_size"),
            py::arg("configuration"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"),
@@ -314,9 +308,6 @@ void BindRanks(py::module_& m) {
                     const std::string&, uint32_t>(),
            py::arg("address"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("use_tls"),
            py::arg("token"), py::arg("rank"), "Connects. ConnectionError: nobody is there.")
-      .def("follow", &Agent::Follow, py::arg("fd"),
-           "A pipe whose other end the launcher holds: its end is the launcher's. The process is ended half a second "
-           "later if it has not left by itself.")
       .def("open_session", &Agent::OpenSession, py::arg("library"), py::arg("options"))
       .def("add_python_session", &Agent::AddPythonSession, py::arg("inputs"), py::arg("outputs"),
            py::arg("batch_sizes"), py::arg("run"), py::arg("way"))
@@ -325,7 +316,7 @@ void BindRanks(py::module_& m) {
            "files: what each sub-graph was loaded from; sessions: which session runs which sub-graph, all of them in "
            "their order by default.")
       .def("run", &Agent::Run,
-           "Until the end: 'stopped', 'worker gone', 'launcher gone' or 'refused: why'. Signal handlers run meanwhile "
+           "Until the end: 'stopped', 'worker gone' or 'refused: why'. Signal handlers run meanwhile "
            "if this is the main thread.")
       .def("request_stop", &Agent::RequestStop);
 }

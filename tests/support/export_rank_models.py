@@ -3,6 +3,7 @@
 rows2, rows4: x @ WEIGHT, split by rows among 2 and 4 ranks. whole2: the sum of all rows of x in every row, so that an
 answer shows what else was in its batch. single2: rows2 without a batch dimension. secret2: rows2, encrypted with
 SECRET_KEY. staged2: two stages; the second one adds its own input x to what the first one sends (x @ SQUARE).
+alone2: an AllGather that was exported for one rank.
 
 usage: export_rank_models.py FOLDER
 """
@@ -50,6 +51,14 @@ def main(folder: Path) -> None:
         def construct(self, x):
             return x * 0.0 + self.sum(self.all_reduce(x * 0.5), 0)
 
+    class Alone(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.all_gather = ops.AllGather(group=WORLD)
+
+        def construct(self, x):
+            return self.all_gather(x)
+
     class First(nn.Cell):
         def __init__(self):
             super().__init__()
@@ -82,6 +91,7 @@ def main(folder: Path) -> None:
         export("single2", rank, Single(rank), (WIDTH,))
         export("secret2", rank, Rows(rank, 2), enc_key=SECRET_KEY, enc_mode="AES-GCM")
         export("staged2", rank, First() if rank == 0 else Second())
+        export("alone2", rank, Alone())
 
 
 if __name__ == "__main__":
