@@ -131,7 +131,7 @@ def test_ratios_are_of_one_run_and_other_runs_are_named():
     outcomes["addb-64x1"].run = "another run"
     text = record.table(chosen, outcomes)
     assert "50% rate" not in text
-    assert "addb, gRPC 64x1 (b) |" in text
+    assert "| addb, gRPC 64x1 (b) " in text
     assert "(b): another run." in text
 
 
