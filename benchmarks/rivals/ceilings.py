@@ -24,6 +24,7 @@ _SESSIONS = {
 @dataclass
 class Ceilings:
     sessions: dict[str, float] = field(default_factory=dict)  # work -> instances a second, MindSpore's bare session
+    one_row_us: dict[str, float] = field(default_factory=dict)  # work -> what a run of that with one instance takes
     functions: dict[str, float] = field(default_factory=dict)  # the same of the functions that the others run
     memcpy_mb_s: float = 0
     errors: dict[str, str] = field(default_factory=dict)
@@ -65,14 +66,13 @@ def measure(works: Sequence[str], models: Path, function_python: Path | None, pa
     for work in works:
         if work in _SESSIONS:
             file, batch = _SESSIONS[work]
-            command = [
-                sys.executable,
-                str(FOLDER.parent / "bare_session.py"),
-                str(models / "mindir" / f"{file}.mindir"),
-            ]
+            script, model = FOLDER.parent / "bare_session.py", models / "mindir" / f"{file}.mindir"
+            rows = dict.fromkeys([batch, min(1, batch)])  # a full batch, and one row if that is another
             try:
-                runs = float(_pinned([*command, str(batch)], {}, 60).splitlines()[-1])
-                found.sessions[work] = runs * max(1, batch)
+                text = _pinned([sys.executable, str(script), str(model), *map(str, rows)], {}, 60)
+                runs = dict(zip(rows, map(float, text.splitlines()[-len(rows) :]), strict=True))
+                found.sessions[work] = runs[batch] * max(1, batch)
+                found.one_row_us[work] = 1e6 / runs[min(1, batch)]
             except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:
                 found.errors[f"session of {work}"] = str(error)
     if function_python is not None:

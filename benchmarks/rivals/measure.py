@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from harness.load import LoadError
+from harness.load import LoadError, Shape
 from rivals.loads import Level, LoadGenerator, Measured
 from rivals.plan import Case, Job, Part
-from rivals.processes import MarkedServer, memory_mb, repin
+from rivals.processes import MarkedServer, memory_mb, repin, settle
 from rivals.protocols import Arrays, Echo, Request, ServingProtocol, without_prefix
 from rivals.rival import FOLDER, Rival, Start
 from servers import free_port
@@ -178,14 +178,25 @@ def _run_part(part: Part, job: Job, server: MarkedServer, start: Start, deadline
     pids = server.pids()
     if repin(pids):
         say(f"{job.rival.name}: threads that had left the server's core were put back")
+
+    def load(level: Level, at_least_seconds: float) -> tuple[Measured, list[bytes]]:
+        settle(pids)
+        return generator.run(
+            request, grpc=protocol.grpc, port=start.grpc_port if protocol.grpc else start.http_port, level=level,
+            at_least_seconds=min(_SLOW_SECONDS, at_least_seconds), reply_bytes=len(reply),
+            reply_slack=_slack(protocol, instances), pids=pids,
+        )  # fmt: skip
+
+    if job.rival.warm_up_seconds:
+        load(Level(Shape(16)), job.rival.warm_up_seconds)
+    rate = 0.0  # as the last level had it: many in flight at a slow server need time, too
     for level in part.levels:
         say(f"{part.case.name}  {job.rival.name}  {protocol.title}  {level}")
+        in_flight = level.shape.connections * level.shape.streams
+        expected_seconds = max(slow * min(8, in_flight), in_flight / rate if rate else 0.0)
         try:
-            measured, samples = generator.run(
-                request, grpc=protocol.grpc, port=start.grpc_port if protocol.grpc else start.http_port, level=level,
-                at_least_seconds=min(_SLOW_SECONDS, 3 * slow * min(8, level.shape.connections)),
-                reply_bytes=len(reply), reply_slack=_slack(protocol, instances), pids=pids,
-            )  # fmt: skip
+            measured, samples = load(level, 3 * expected_seconds)
+            rate = measured.requests_s
             for sample in samples:
                 check(protocol.decode(work, sample), expected)
         except LoadError as error:

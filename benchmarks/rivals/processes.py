@@ -16,6 +16,7 @@ from harness.targets import SERVER_CORE
 
 _MARK = "RIVALS_RUN"
 _STOP_SECONDS = 5.0
+_SETTLE_SECONDS, _SETTLE_STEP = 3.0, 0.06
 
 
 def marked(mark: str) -> list[int]:
@@ -50,6 +51,27 @@ def memory_mb(pids: Sequence[int]) -> float:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1])
     return total * 1024 / 1e6
+
+
+def _cpu_ticks(pids: Sequence[int]) -> int:
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+    return total
+
+
+def settle(pids: Sequence[int]) -> None:
+    """Waits until these processes are mostly idle: what the last load left behind is no part of the next one."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    before = _cpu_ticks(pids)
+    while time.monotonic() < deadline:
+        time.sleep(_SETTLE_STEP)
+        now = _cpu_ticks(pids)
+        if now - before <= _SETTLE_STEP * os.sysconf("SC_CLK_TCK") / 2:
+            return
+        before = now
 
 
 def repin(pids: Sequence[int]) -> int:
@@ -87,23 +109,24 @@ class MarkedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """The first process is asked to end, then whatever it left behind, then nobody is asked."""
         assert self._process is not None
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is None and number == signal.SIGTERM:
-                self._process.terminate()
-                self._wait_gone()
-            else:
-                for pid in self.pids():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-                self._wait_gone()
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            self._wait_gone()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
 
     def _wait_gone(self) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + _STOP_SECONDS
         while self.pids() and time.monotonic() < deadline:
-            assert self._process is not None
             self._process.poll()  # reaps it
             time.sleep(0.05)
 

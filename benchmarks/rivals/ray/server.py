@@ -1,4 +1,5 @@
-"""Ray Serve on one node: an HTTP proxy and a replica of a deployment; for the pipeline one deployment a stage."""
+"""Ray Serve on one node: a proxy for HTTP and gRPC and a replica of a deployment; for the pipeline one deployment a
+stage."""
 
 import json
 import os
@@ -6,6 +7,7 @@ import signal
 import threading
 
 import ray
+from google.protobuf.wrappers_pb2 import BytesValue
 from ray import serve
 from rival_work import bodies, functions
 from rival_work.works import chosen
@@ -49,20 +51,32 @@ class Ingress(_Batched):
         super().__init__(stages)
         self._later = later
 
-    async def __call__(self, request: Request) -> Response:
-        body = await request.body()
-        raw = request.url.path.endswith("/raw")
-        arrays = await self.answer((bodies.from_raw if raw else bodies.from_json)(WORK.inputs, body))
+    async def _through(self, arrays):
+        arrays = await self.answer(arrays)
         for stage in self._later:
             arrays = await stage.remote(arrays)
-        if raw:
+        return arrays
+
+    async def __call__(self, request: Request) -> Response:
+        body = await request.body()
+        if request.url.path.endswith("/raw"):
+            arrays = await self._through(bodies.from_raw(WORK.inputs, body))
             return Response(bodies.to_raw(arrays), media_type="application/octet-stream")
+        arrays = await self._through(bodies.from_json(WORK.inputs, body))
         return Response(json.dumps(bodies.to_lists(WORK.outputs, arrays)), media_type="application/json")
+
+    async def Infer(self, request):
+        return BytesValue(value=bodies.to_raw(await self._through(bodies.from_raw(WORK.inputs, request.value))))
 
 
 if __name__ == "__main__":
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=512 << 20)
-    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["RIVALS_HTTP_PORT"])})
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": int(os.environ["RIVALS_HTTP_PORT"])},
+        grpc_options={
+            "port": int(os.environ["RIVALS_GRPC_PORT"]), "grpc_servicer_functions": ["ray_service.add_to_server"],
+        },
+    )  # fmt: skip
     if WORK.name == "pipeline":
         stages = [Stage.options(name=name).bind([name]) for name in WORK.stages[1:]]
         app = Ingress.bind(WORK.stages[:1], stages)
