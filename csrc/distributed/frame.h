@@ -40,7 +40,7 @@ enum class FrameKind : uint8_t {
   kCount,
 };
 
-inline constexpr uint32_t kFrameMagic = 0x314b524d;  // "MRK1": also the version of all this
+inline constexpr uint32_t kFrameMagic = 0x324b524d;  // "MRK2": also the version of all this
 inline constexpr size_t kFrameHeaderBytes = 8;
 // Bodies before a rank is registered, and all that a launcher sends.
 inline constexpr uint32_t kMaxSmallFrame = 64 << 10;

@@ -297,6 +297,7 @@ void RankServer::Begin() {
   run_options.stage_size = options_.stage_size;
   run_options.rank_timeout_ns = options_.rank_timeout_ns;
   run_options.grace_ns = options_.grace_ns;
+  run_options.pipeline = options_.pipeline;
   auto runner = std::make_shared<RankRunner>(&loop_, std::move(runners), run_options,
                                              [this](const std::string& why) { FailGroup(why); });
   {

@@ -36,6 +36,7 @@ struct RankServerOptions {
   std::string address;  // "host:port"; port 0 lets the kernel choose, for tests
   uint32_t rank_size = 1;
   uint32_t stage_size = 1;
+  bool pipeline = false;          // RankRunnerOptions
   std::string configuration;      // for launchers, not looked into
   std::optional<TlsOptions> tls;  // none: plain TCP
   int64_t rank_timeout_ns = 10 * kNanosPerSecond;

@@ -77,11 +77,12 @@ void WaitInSlices(double timeout_s, const std::function<bool(int64_t)>& wait) {
 RankServerHolder MakeServer(const std::string& address, uint32_t rank_size, uint32_t stage_size,
                             const py::bytes& configuration, const OptionalText& certificate,
                             const OptionalText& private_key, const OptionalText& custom_ca, bool verify_client,
-                            const std::map<std::string, double>& given) {
+                            const std::map<std::string, double>& given, bool pipeline) {
   RankServerOptions options;
   options.address = address;
   options.rank_size = rank_size;
   options.stage_size = stage_size;
+  options.pipeline = pipeline;
   options.configuration = configuration;
   if (certificate) {
     options.tls = TlsFrom(certificate, private_key, custom_ca);
@@ -268,9 +269,9 @@ void BindRanks(py::module_& m) {
   py::class_<RankServer, RankServerHolder>(m, "RankServer", "The worker's half of a distributed servable. Private.")
       .def(py::init(&MakeServer), py::arg("address"), py::arg("rank_size"), py::arg("stage_size"),
            py::arg("configuration"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"),
-           py::arg("verify_client"), py::arg("options"),
+           py::arg("verify_client"), py::arg("options"), py::arg("pipeline") = false,
            "Listens at once; RuntimeError names the address and the reason. certificate None: without TLS. options: "
-           "rank_timeout_s, heartbeat_s, silence_s.")
+           "rank_timeout_s, heartbeat_s, silence_s. pipeline: a run for each stage is out at a time.")
       .def_property_readonly("address", &RankServer::address)
       .def("wait", &Wait, py::arg("timeout_s"),
            "None: all ranks are ready; '': not yet; otherwise why they cannot be, or have failed since.")

@@ -129,6 +129,7 @@ class RankServer:
         custom_ca: str | None,
         verify_client: bool,
         options: Mapping[str, float],
+        pipeline: bool = False,
     ) -> None: ...
     @property
     def address(self) -> str: ...

@@ -180,9 +180,10 @@ def _start_server(order: StartOrder, ranks: RankOrder, declaration: ModelDeclara
     assert group is not None
     table = read_rank_table(ranks.rank_table, "given to start_servable")
     check_layout(table, group.rank_size, group.stage_size, ascend=device_type_here(order.device_type) != CPU)
-    if group.enable_pipeline_infer:
+    if group.enable_pipeline_infer and group.stage_size == 1:
         logger.warning(
-            "enable_pipeline_infer of servable '%s' has no effect: all ranks finish a run before the next begins",
+            "enable_pipeline_infer of servable '%s' has no effect: its model has one stage, which takes one run at a "
+            "time",
             order.servable_name,
         )
     configuration = Configuration(
@@ -210,5 +211,6 @@ def _start_server(order: StartOrder, ranks: RankOrder, declaration: ModelDeclara
             ranks.custom_ca,
             ranks.verify_client,
             options,
+            pipeline=group.enable_pipeline_infer,
         ),
     )
