@@ -63,6 +63,7 @@ class Connection:
         self.events = queue.Queue()
         self.claims = []
         self.deaths = queue.Queue()
+        self.logs = queue.Queue()
         self.closed = False
 
     def connect(self, timeout_s):
@@ -85,6 +86,9 @@ class Connection:
 
     def agent_died(self, rank, text):
         self.deaths.put((rank, text))
+
+    def log_lines(self, rank, text):
+        self.logs.put((rank, text))
 
     def close(self):
         self.closed = True
@@ -280,6 +284,18 @@ def test_an_agents_death_is_told_once_with_the_end_of_its_log(bench, worker):
     wait_for(lambda: second.claims)
     assert not runs(bench.given("rank0")["pid"])  # what is left of the ranks has ended with it
     assert connection.deaths.empty()
+
+
+def test_the_end_of_an_agents_log_is_told_when_it_is_asked_for(bench, worker):
+    _, connection = started(bench, worker)
+    connection.events.put(("log wanted", "1"))
+    assert connection.logs.get(timeout=LONG) == (1, "rank1 is here")
+    connection.events.put(("log wanted", "7"))  # of no rank that is here
+    assert connection.logs.get(timeout=LONG) == (7, "")
+    os.kill(bench.given("rank1")["pid"], signal.SIGKILL)
+    assert connection.deaths.get(timeout=LONG)[0] == 1
+    connection.events.put(("log wanted", "1"))  # asked too late: its end has been told with its log
+    assert connection.logs.get(timeout=LONG) == (1, "")
 
 
 def test_the_schedulers_death_is_the_groups(bench, worker):

@@ -286,7 +286,7 @@ class Launcher:
         group = AgentGroup(plans, self._settings.dec_key, self._on_registered, on_death)
         grace = 0.0
         try:
-            self._follow(client)
+            self._follow(client, group)
         except Stopped:
             grace = _GRACE_SECONDS
             raise
@@ -297,13 +297,15 @@ class Launcher:
             group.end(grace)
             group.join()
 
-    def _follow(self, client: RankLauncher) -> None:
+    def _follow(self, client: RankLauncher, group: AgentGroup) -> None:
         """Until this life ends, always by an exception."""
         leave_at: float | None = None
         while True:
             self._check_stopped()
             event = client.next_event(_EVENT_SECONDS)
-            if event is not None:
+            if event is not None and event[0] == "log wanted":
+                client.log_lines(int(event[1]), group.last_lines(int(event[1])))
+            elif event is not None:
                 self._take_end(*event)
             with self._changed:
                 dead = self._death is not None
