@@ -22,6 +22,7 @@ RESNET_EDGE = 64  # pixels; an image of 224 takes twelve times as long
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 sys.path += [str(EXAMPLES / "resnet50"), str(EXAMPLES / "digits")]
 from export_model import ResNet50  # noqa: E402
+
 from lenet import LeNet  # noqa: E402
 
 

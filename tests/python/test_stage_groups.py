@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from stage_calls import run
 
 

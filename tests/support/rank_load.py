@@ -21,20 +21,20 @@ class RankLoad:
     Args:
         address: The server's, for gRPC.
         threads: Each has one request at a time.
-        expected: The answer to rows of values.
         pause: Seconds between a thread's requests.
+        expected: The answer to rows of values.
     """
 
     def __init__(
         self,
         address: str,
         threads: int = 6,
-        expected: Callable[[np.ndarray], np.ndarray] = lambda values: values @ WEIGHT,
         pause: float = 0.0,
+        expected: Callable[[np.ndarray], np.ndarray] = lambda values: values @ WEIGHT,
     ) -> None:
         self._address = address
-        self._expected = expected
         self._pause = pause
+        self._expected = expected
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.errors: Counter[str] = Counter()

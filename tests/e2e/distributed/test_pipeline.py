@@ -29,14 +29,16 @@ def staged(values: np.ndarray) -> np.ndarray:
     return values @ SQUARE + values
 
 
-def start(make_servable: Make, parts: Parts, subgraphs: int = 1, **declared: object) -> RankServable:
+def start(
+    make_servable: Make, parts: Parts, last: str = "staged2", subgraphs: int = 1, timeout: float = RANK_TIMEOUT
+) -> RankServable:
     servable = make_servable(
-        declared={"stage_size": 2, "enable_pipeline_infer": True, **declared},
-        start={"rank_timeout_seconds": RANK_TIMEOUT},
+        declared={"stage_size": 2, "enable_pipeline_infer": True},
+        start={"rank_timeout_seconds": timeout},
         subgraphs=subgraphs,
     )
     servable.start_server()
-    files = parts("staged2")
+    files = [*parts("staged2", (0,)), *parts(last, (1,))]
     servable.start_launcher([[file] * subgraphs for file in files])
     return servable.wait_ready()
 
@@ -55,20 +57,9 @@ def times_asleep(pid: int) -> int:
     raise AssertionError(f"no count of sleeps of process {pid}")
 
 
-def settled(pid: int) -> int:
-    """The count when it has not changed for a while."""
-    count = times_asleep(pid)
-    while True:
-        time.sleep(0.2)
-        if (now := times_asleep(pid)) == count:
-            return count
-        count = now
-
-
-def test_TheFirstRankBeginsTheNextRun_WhileTheLastStandsStill(make_servable: Make, parts: Parts):
-    servable = start(make_servable, parts)
-    assert np.allclose(ask(servable, rows(3)), staged(rows(3)), rtol=1e-4, atol=1e-4)
-    agents = servable.agents()
+def test_TheFirstRankBeginsTheNextRun_WhileTheLastIsAtTheFirst(make_servable: Make, parts: Parts):
+    servable = start(make_servable, parts, last="slow2", timeout=60)
+    first_rank = servable.agents()[0]
     answers: dict[int, np.ndarray] = {}
 
     def send(seed: int) -> threading.Thread:
@@ -76,21 +67,24 @@ def test_TheFirstRankBeginsTheNextRun_WhileTheLastStandsStill(make_servable: Mak
         thread.start()
         return thread
 
-    before = settled(agents[0])
-    os.kill(agents[1], signal.SIGSTOP)
-    try:
-        first = send(1)
-        wait_until(lambda: times_asleep(agents[0]) > before, 2, "rank 0 has not run the first run")
-        between = settled(agents[0])
-        second = send(2)
-        wait_until(lambda: times_asleep(agents[0]) > between, 2, "rank 0 waits for rank 1")
-        assert not answers
-    finally:
-        os.kill(agents[1], signal.SIGCONT)
-    first.join(60)
-    second.join(60)
-    for seed in (1, 2):
-        np.testing.assert_allclose(answers[seed], staged(rows(2, seed)), rtol=1e-4, atol=1e-4)
+    def overlaps(seed: int) -> bool:
+        """Rank 0 has done its part of the second run, and the first one still goes on a while later."""
+        before = times_asleep(first_rank)
+        threads = [send(seed)]
+        wait_until(lambda: times_asleep(first_rank) > before, 60, "rank 0 has not run the first run")
+        between = times_asleep(first_rank)
+        threads.append(send(seed + 1))
+        wait_until(lambda: times_asleep(first_rank) > between, 60, "rank 0 has not run the second run")
+        time.sleep(0.1)
+        seen = not answers
+        for thread in threads:
+            thread.join(120)
+        for number in (seed, seed + 1):
+            np.testing.assert_allclose(answers.pop(number), staged(rows(2, number)), rtol=1e-4, atol=1e-4)
+        return seen
+
+    # On a loaded machine the second request may come too late.
+    assert any(overlaps(seed) for seed in range(0, 40, 2)), servable.logs()
     servable.stop()
 
 
