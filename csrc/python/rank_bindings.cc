@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -153,6 +154,9 @@ py::bytes Connect(RankLauncher& launcher, double timeout_s) {
     py::gil_scoped_release no_gil;
     status = launcher.Connect(Nanos(timeout_s), &configuration);
   }
+  if (status.kind() == ErrorKind::kInvalidInput) {
+    throw std::runtime_error(status.message());  // trying again does not help
+  }
   if (!status.ok()) {
     RaiseConnectionError(status.message());
   }
@@ -295,7 +299,9 @@ void BindRanks(py::module_& m) {
            }),
            py::arg("address"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("use_tls"))
       .def("connect", &Connect, py::arg("timeout_s"),
-           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers.")
+           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers. RuntimeError: "
+           "the "
+           "address or the TLS files are of no use.")
       .def(
           "claim",
           [](RankLauncher& launcher, const std::vector<uint32_t>& ranks, const std::string& host,

@@ -353,6 +353,22 @@ def test_a_worker_that_never_comes_is_given_up(bench, worker, monkeypatch):
         launcher.wait_registered()
 
 
+def test_tls_files_of_no_use_end_the_first_start_at_once(bench, worker):
+    launcher = Launcher(
+        LauncherSettings(
+            "127.0.0.1:1", check_agent_files([bench.model("a.mindir")], None), certificate="/no.crt", use_tls=True
+        ),
+        bench.directory / "serving_logs",
+        lambda: 0,
+    )
+    launcher.start()
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"cannot be started with this ssl_config: .*'/no.crt': No such file"):
+        launcher.wait_registered()
+    assert time.monotonic() - begun < _launcher._FIRST_CONNECT_SECONDS
+    launcher.join()
+
+
 def test_a_refusal_that_stays_is_told(bench, worker, monkeypatch):
     monkeypatch.setattr(_launcher, "_FIRST_REFUSAL_SECONDS", 0.0)
     launcher = bench.start(worker, [bench.model("a.mindir"), bench.model("b.mindir")])
@@ -373,6 +389,14 @@ def test_a_machine_without_ranks_is_told(bench):
     with pytest.raises(RuntimeError, match="No address of the rank table is of this machine"):
         launcher.wait_registered()
     assert launcher.failed
+
+
+@pytest.mark.parametrize("rank_start", [0, 1])
+def test_agent_ip_is_an_address_of_this_machine(bench, rank_start):
+    worker = Worker(configuration(ips=("10.0.0.1", "10.0.0.2")))
+    launcher = bench.start(worker, [bench.model("a.mindir")], agent_ip="240.0.0.1", rank_start=rank_start)
+    with pytest.raises(RuntimeError, match=r"'agent_ip' should be an address of this machine, .*, but '240.0.0.1' is"):
+        launcher.wait_registered()
 
 
 def test_a_machine_without_rank_0_runs_no_scheduler(bench):
