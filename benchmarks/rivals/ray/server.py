@@ -1,4 +1,4 @@
-"""Ray Serve on one node: a proxy for HTTP and gRPC and a replica of a deployment; for the pipeline one deployment a
+"""Ray Serve on one node: HAProxy for HTTP and gRPC and a replica of a deployment; for the pipeline one deployment a
 stage."""
 
 import json
