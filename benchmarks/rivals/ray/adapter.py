@@ -67,6 +67,7 @@ RIVALS = [
         ),
         lambda start: run_script(start, "ray"),
         _env,
-        start_seconds=18,
+        ends_slowly=True,
+        start_seconds=24,
     )
 ]
