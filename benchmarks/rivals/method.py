@@ -28,7 +28,8 @@ METHOD = """## How each figure was got
 - **Memory.** Proportional set size of these processes after the run. Ours holds MindSpore.
 - **Ceilings.** Echoes are sent what ours is sent, with the same number in flight: nghttp2 for gRPC, our HTTP/1.1
   front-end for HTTP (large tensors go there as raw bytes). The computation alone runs back to back in one thread, in
-  full batches: MindSpore's session for ours, the functions for the others, nothing for the old package.
+  full batches: MindSpore's session for ours (all models of the case one after the other, Python stages not counted),
+  the functions for the others, nothing for the old package.
 - **Fairness.** Each server has the settings that its own guide recommends for production, with dynamic batching where
   it has some, and its fastest protocol; all are listed above. All are pinned to one core, which suits none of them
   better than another: with more cores those that share nothing between processes would gain more than these rows show.
