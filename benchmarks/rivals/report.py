@@ -223,7 +223,9 @@ The raw results are in [benchmarks/{RAW_NAME}](benchmarks/{RAW_NAME})."""
 def _run_line(run: Run, short: bool = False) -> str:
     machine, settings = run["machine"], run["settings"]
     kind = "quick" if settings["quick"] else "full"
-    when = f"{run['date']}, a {kind} run of {settings['minutes']:.0f} minutes, {settings['seconds']:g} s of load each"
+    when = (
+        f"{run['date']}, a {kind} run of {number(settings['minutes'])} minutes, {settings['seconds']:g} s of load each"
+    )
     load = f"load before it {machine['load_average_before']:.1f}"
     if short:
         return f"{when}, {load}"

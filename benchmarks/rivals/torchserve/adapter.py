@@ -74,11 +74,11 @@ RIVALS = [
             "dynamic batching up to the model's batch with `maxBatchDelay` 1 ms, the shortest that it takes",
             "the tensors' bytes as one input, over HTTP and over its own gRPC service",
             "pipeline: the three stages in one handler",
-            "five seconds of load before the first that counts, as Java compiles what runs often",
+            "four seconds of load before the first that counts, as Java compiles what runs often",
         ),
         _command,
         _env,
-        warm_up_seconds=5,
+        warm_up_seconds=4,
         start_seconds=7,
     )
 ]
