@@ -1,16 +1,16 @@
 """Measures ours beside its rivals: `./dev bench --rivals` builds what this needs and calls it.
 
-Writes docs/benchmarks.md with its plots, and the raw results beside it.
+Writes docs/benchmarks.md with its plots, and the raw results beside it. A long run can be made in parts: with --merge
+the cases that were measured before stay, and --resume measures only what is not there yet.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
 from rivals import ceilings, environment, install, plan, report  # noqa: E402
+from rivals import results as raw  # noqa: E402
 from rivals.loads import LoadGenerator  # noqa: E402
 from rivals.measure import Row, Surroundings, run_job  # noqa: E402
 from rivals.registry import WORK, all_rivals  # noqa: E402
@@ -25,7 +26,8 @@ from rivals.rival import Rival  # noqa: E402
 
 QUICK_SECONDS, QUICK_WARM_UP = 1.0, 0.2
 FULL_SECONDS, FULL_WARM_UP = 3.0, 1.0
-CEILING_SECONDS = 25  # what a bare session and the functions of one work take, imports and all, is about 5
+QUICK_MINUTES = 18.0
+CEILING_SECONDS = 5  # what the bare sessions and the functions of one work take, imports and all
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,9 +36,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--only", default="", metavar="NAMES", help="rivals, with commas between them; ours always runs"
     )
     parser.add_argument("--cases", default="", metavar="NAMES", help="cases, with commas between them")
-    parser.add_argument("--quick", action="store_true", help="fewer levels of load, short runs: some twelve minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer levels of load, short runs: some 17 minutes")
     parser.add_argument("--seconds", type=float, help="of each run, without its warm-up")
-    parser.add_argument("--budget-minutes", type=float, help="what does not fit is left out, and said so (quick: 12)")
+    parser.add_argument("--budget-minutes", type=float, help="what does not fit is left out, and said so (quick: 18)")
     parser.add_argument(
         "--build", type=Path, default=ROOT / "build" / "release", help="where the benchmark programs are"
     )
@@ -46,7 +48,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--no-install", action="store_true", help="rivals that are not installed are reported so")
     parser.add_argument("--plan", action="store_true", help="print what would be run and how long it takes, and stop")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="measure nothing: the report from earlier results")
+    parser.add_argument("--merge", action="store_true", help="keep the other cases of earlier results, each as it was")
+    parser.add_argument("--resume", action="store_true", help="--merge, and leave out cases that are there already")
+    parser.add_argument(
+        "--render", type=Path, nargs="+", metavar="JSON",
+        help="measure nothing: one report from the results of several runs; of a case the last one counts",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -86,7 +93,20 @@ def packages_of(rival: Rival) -> list[Path]:
     return [install.ENVIRONMENTS / rival.folder] if rival.packages_beside else []
 
 
-def measure(jobs: Sequence[plan.Job], arguments: argparse.Namespace, seconds: float, budget: float | None) -> list[Row]:
+def print_plan(jobs: Sequence[plan.Job], each: float) -> None:
+    for job in jobs:
+        levels = "; ".join(
+            f"{part.case.name} {part.protocol}: {', '.join(map(str, part.levels))}" for part in job.parts
+        )
+        print(f"{job.rival.name:16} {job.seconds(each):5.0f} s  {levels}")
+    for work in dict.fromkeys(job.work for job in jobs):
+        minutes = sum(job.seconds(each) for job in jobs if job.work == work) / 60
+        print(f"{work:16} {minutes:5.1f} minutes")
+
+
+def measure(jobs: Sequence[plan.Job], arguments: argparse.Namespace, seconds: float, budget: float | None,
+            done: Callable[[str, list[Row]], None]) -> None:  # fmt: skip
+    """Calls `done` with the rows of each work when all its jobs are."""
     scratch = WORK / "scratch"
     where = Surroundings(
         WORK / "models", arguments.build, scratch, install.interpreter, packages_of, arguments.start_limit
@@ -101,49 +121,50 @@ def measure(jobs: Sequence[plan.Job], arguments: argparse.Namespace, seconds: fl
         rows.extend(Row(job.rival.name, part.case.name, part.protocol, error=why) for part in job.parts)
 
     for number, job in enumerate(jobs, 1):
+        spent = time.monotonic() - began
         if broken[job.rival.name]:
             fail(job, broken[job.rival.name])
-            continue
-        spent = time.monotonic() - began
-        if budget is not None and spent + job.seconds(seconds + warm_up) > budget:
-            fail(job, "not run: the time for this run was up")
-            continue
-        print(
-            f"[{number}/{len(jobs)}, {spent / 60:.1f} min] {job.work}: {job.rival.title}", file=sys.stderr, flush=True
-        )
-        try:
-            for row in run_job(job, where, generator, say):
-                if row.error:
-                    say(f"{row.rival} {row.case} {row.protocol}: {row.error.splitlines()[0][:150]}")
-                rows.append(row)
-        except Exception as error:  # a rival's trouble is not the run's
-            fail(job, str(error) or repr(error))
-    return rows
+        elif budget is not None and spent + job.seconds(seconds + warm_up) > budget:
+            fail(job, raw.TIME_WAS_UP)
+        else:
+            say(f"[{number}/{len(jobs)}, {spent / 60:.1f} min] {job.work}: {job.rival.title}")
+            try:
+                for row in run_job(job, where, generator, say):
+                    if row.error:
+                        say(f"{row.rival} {row.case} {row.protocol}: {row.error.splitlines()[0][:150]}")
+                    rows.append(row)
+            except Exception as error:  # a rival's trouble is not the run's
+                fail(job, str(error) or repr(error))
+        if number == len(jobs) or jobs[number].work != job.work:
+            done(job.work, rows)
+            rows = []
 
 
 def main() -> int:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # servers under test end with the run
     if arguments.render:
-        report.write(json.loads(arguments.render.read_text()), arguments.output)
+        report.write(raw.merged([raw.read(path) for path in arguments.render]), arguments.output)
         return 0
     if (os.cpu_count() or 1) < 2:
         raise SystemExit("two cores are needed: one for the server, one for the load")
     rivals, cases = select(arguments)
-    jobs = plan.jobs(rivals, cases, quick=arguments.quick)
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else FULL_SECONDS)
+    settings = {"seconds": seconds, "quick": arguments.quick}
+    stored = arguments.output / "benchmarks" / report.RAW_NAME
+    earlier = raw.read(stored) if arguments.merge or arguments.resume else raw.Results([])
+    if arguments.resume:
+        there = raw.measured_so(earlier, settings)
+        cases = [case for case in cases if case.name not in there]
+    jobs = plan.jobs(rivals, cases, quick=arguments.quick)
     each = seconds + (QUICK_WARM_UP if arguments.quick else FULL_WARM_UP)
-    budget_minutes = arguments.budget_minutes or (12.0 if arguments.quick else None)
+    budget_minutes = arguments.budget_minutes or (QUICK_MINUTES if arguments.quick else None)
     works = list(dict.fromkeys(case.work for case in cases))
-    estimate = sum(job.seconds(each) for job in jobs) + CEILING_SECONDS
+    estimate = sum(job.seconds(each) for job in jobs) + CEILING_SECONDS * len(works)
     print(f"{len(rivals)} servers, {len(cases)} cases, about {estimate / 60:.0f} minutes once everything is installed"
           + (f"; limited to {budget_minutes:g}" if budget_minutes else ""), file=sys.stderr, flush=True)  # fmt: skip
     if arguments.plan:
-        for job in jobs:
-            levels = "; ".join(
-                f"{part.case.name} {part.protocol}: {', '.join(map(str, part.levels))}" for part in job.parts
-            )
-            print(f"{job.rival.name:16} {job.seconds(each):5.0f} s  {levels}")
+        print_plan(jobs, each)
         return 0
     if not arguments.no_install:
         install.install_missing(rivals)
@@ -152,21 +173,26 @@ def main() -> int:
     say("ceilings: bare sessions, bare functions, memcpy")
     beside = next(rival for rival in all_rivals() if rival.packages_beside)
     python = None if install.install_error(beside) else install.interpreter(beside)
-    bare = ceilings.measure(works, WORK / "models", python, packages_of(beside))
-    budget = None if budget_minutes is None else budget_minutes * 60 - (time.monotonic() - began)
-    rows = measure(jobs, arguments, seconds, budget)
-    results = {
+    run = {
         "date": date.today().isoformat(),
         "machine": environment.machine(),
-        "settings": {"seconds": seconds, "quick": arguments.quick, "minutes": (time.monotonic() - began) / 60},
+        "settings": settings,
         "versions": {rival.name: environment.versions(rival) for rival in rivals},
-        "ceilings": bare.as_json(),
-        "rows": [row.as_json() for row in rows],
+        "ceilings": ceilings.measure(works, WORK / "models", python, packages_of(beside)).as_json(),
     }
-    written = report.write(results, arguments.output)
-    print(f"wrote {written}", file=sys.stderr)
-    failed = [row for row in rows if row.error and row.rival == "ours"]
-    return 1 if failed else 0
+    budget = None if budget_minutes is None else budget_minutes * 60 - (time.monotonic() - began)
+    rows: list[Row] = []
+
+    def save(_work: str, more: list[Row]) -> None:
+        """After each work, so that an interrupted run can be resumed."""
+        rows.extend(more)
+        names = list(dict.fromkeys(row.case for row in rows))
+        settings["minutes"] = (time.monotonic() - began) / 60
+        so_far = raw.Results([{**run, "cases": names, "rows": [row.as_json() for row in rows]}])
+        say(f"wrote {report.write(raw.merged([earlier, so_far]), arguments.output)}")
+
+    measure(jobs, arguments, seconds, budget, save)
+    return 1 if any(row.error and row.rival == "ours" for row in rows) else 0
 
 
 if __name__ == "__main__":

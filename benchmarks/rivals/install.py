@@ -23,6 +23,7 @@ from rivals.rival import Rival
 ENVIRONMENTS = WORK / "envs"
 LOGS = WORK / "logs"
 _LIMIT_SECONDS = 1200
+_BEFORE_METADATA = ("3.6", "3.7")  # Pythons without importlib.metadata
 _WORST_SIGNS = ("ERROR:", "error:", "Error:")
 
 
@@ -149,7 +150,8 @@ def install_missing(rivals: Iterable[Rival], *, again: bool = False) -> None:
 def installed_version(rival: Rival) -> str:
     """Of the rival's package in its environment; empty if it is not there."""
     program = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-    if rival.pythons[0] < "3.8" and not rival.own_interpreter:
+    state = read_state(rival)
+    if not rival.own_interpreter and state and state.python in _BEFORE_METADATA:
         program = "import pkg_resources as p, sys; print(p.get_distribution(sys.argv[1]).version)"
     try:
         done = subprocess.run(

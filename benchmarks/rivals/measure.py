@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from harness.load import LoadError
+from harness.load import LoadError, Shape
 from rivals.loads import Level, LoadGenerator, Measured
 from rivals.plan import Case, Job, Part
-from rivals.processes import MarkedServer, memory_mb, repin
+from rivals.processes import MarkedServer, memory_mb, repin, settle
 from rivals.protocols import Arrays, Echo, Request, ServingProtocol, without_prefix
 from rivals.rival import FOLDER, Rival, Start
 from servers import free_port
@@ -25,6 +25,7 @@ from rival_work.works import WORKS, random_inputs  # isort: skip  (protocols has
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _CALL_SECONDS = 10.0
 _SLOW_SECONDS = 4.0
+_SOME_ANSWERS = 25  # of a slow server: a share of 4 % is seen
 # JSON answers may carry identifiers, and numbers of other lengths.
 _TEXT_SLACK = 64
 
@@ -131,7 +132,8 @@ def started(job: Job, where: Surroundings) -> Iterator[tuple[MarkedServer, Start
         "PATH": f"{start.python.parent}:{os.environ['PATH']}",
         **job.rival.env(start),
     }
-    with MarkedServer(job.rival.command(start), env, scratch, scratch / "server.log") as server:
+    log = scratch / "server.log"
+    with MarkedServer(job.rival.command(start), env, scratch, log, ends_slowly=job.rival.ends_slowly) as server:
         yield server, start
 
 
@@ -178,14 +180,25 @@ def _run_part(part: Part, job: Job, server: MarkedServer, start: Start, deadline
     pids = server.pids()
     if repin(pids):
         say(f"{job.rival.name}: threads that had left the server's core were put back")
+
+    def load(level: Level, at_least_seconds: float) -> tuple[Measured, list[bytes]]:
+        settle(pids)
+        return generator.run(
+            request, grpc=protocol.grpc, port=start.grpc_port if protocol.grpc else start.http_port, level=level,
+            at_least_seconds=min(_SLOW_SECONDS, at_least_seconds), reply_bytes=len(reply),
+            reply_slack=_slack(protocol, instances), pids=pids,
+        )  # fmt: skip
+
+    if job.rival.warm_up_seconds:
+        load(Level(Shape(16)), job.rival.warm_up_seconds)
+    rate = 0.0  # as the last level had it: many in flight at a slow server need time, too
     for level in part.levels:
         say(f"{part.case.name}  {job.rival.name}  {protocol.title}  {level}")
+        in_flight = level.shape.connections * level.shape.streams
+        needed = max(_SOME_ANSWERS * slow, 3 * slow * min(8, in_flight), 3 * in_flight / rate if rate else 0.0)
         try:
-            measured, samples = generator.run(
-                request, grpc=protocol.grpc, port=start.grpc_port if protocol.grpc else start.http_port, level=level,
-                at_least_seconds=min(_SLOW_SECONDS, 3 * slow * min(8, level.shape.connections)),
-                reply_bytes=len(reply), reply_slack=_slack(protocol, instances), pids=pids,
-            )  # fmt: skip
+            measured, samples = load(level, needed)
+            rate = measured.requests_s
             for sample in samples:
                 check(protocol.decode(work, sample), expected)
         except LoadError as error:

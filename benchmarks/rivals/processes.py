@@ -16,6 +16,7 @@ from harness.targets import SERVER_CORE
 
 _MARK = "RIVALS_RUN"
 _STOP_SECONDS = 5.0
+_SETTLE_SECONDS, _SETTLE_STEP = 3.0, 0.06
 
 
 def marked(mark: str) -> list[int]:
@@ -52,6 +53,27 @@ def memory_mb(pids: Sequence[int]) -> float:
     return total * 1024 / 1e6
 
 
+def _cpu_ticks(pids: Sequence[int]) -> int:
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+    return total
+
+
+def settle(pids: Sequence[int]) -> None:
+    """Waits until these processes are mostly idle: what the last load left behind is no part of the next one."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    before = _cpu_ticks(pids)
+    while time.monotonic() < deadline:
+        time.sleep(_SETTLE_STEP)
+        now = _cpu_ticks(pids)
+        if now - before <= _SETTLE_STEP * os.sysconf("SC_CLK_TCK") / 2:
+            return
+        before = now
+
+
 def repin(pids: Sequence[int]) -> int:
     """Puts every thread that left the server's core back on it, and says how many there were."""
     strayed = 0
@@ -68,12 +90,15 @@ def repin(pids: Sequence[int]) -> int:
 class MarkedServer:
     """Runs a command on the server's core with its log in a file. Use it as a context manager."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, *, ends_slowly: bool = False
+    ) -> None:
         self._command = ["taskset", "-c", str(SERVER_CORE), *command]
         self._mark = uuid.uuid4().hex
         self._env = {**os.environ, **env, _MARK: self._mark}
         self._cwd = cwd
         self._log = log
+        self._ends_slowly = ends_slowly
         self._process: subprocess.Popen[bytes] | None = None
         self.answered = False  # the caller's note
 
@@ -87,23 +112,25 @@ class MarkedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """The first process is asked to end, then whatever it left behind, then nobody is asked. What takes long to
+        end is not asked at all."""
         assert self._process is not None
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is None and number == signal.SIGTERM:
-                self._process.terminate()
-                self._wait_gone()
-            else:
-                for pid in self.pids():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-                self._wait_gone()
+        if self._process.poll() is None and not self._ends_slowly:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
+        for number in (signal.SIGKILL,) if self._ends_slowly else (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            self._wait_gone()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
 
     def _wait_gone(self) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + _STOP_SECONDS
         while self.pids() and time.monotonic() < deadline:
-            assert self._process is not None
             self._process.poll()  # reaps it
             time.sleep(0.05)
 

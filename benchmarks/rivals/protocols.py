@@ -51,12 +51,13 @@ def without_prefix(body: bytes) -> bytes:
 class RawHttp:
     """The tensors' bytes, one after the other: the least that HTTP can carry."""
 
-    path: str
+    path: str  # {work} stands for the work's name
     grpc = False
     title: str = "HTTP, raw bytes"
 
     def encode(self, work: Work, arrays: Arrays) -> Request:
-        return Request(self.path, bodies.to_raw(arrays), {"Content-Type": "application/octet-stream"})
+        path = self.path.format(work=work.name)
+        return Request(path, bodies.to_raw(arrays), {"Content-Type": "application/octet-stream"})
 
     def decode(self, work: Work, body: bytes) -> Arrays:
         return bodies.from_raw(work.outputs, body)

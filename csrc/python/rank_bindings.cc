@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -77,11 +78,12 @@ void WaitInSlices(double timeout_s, const std::function<bool(int64_t)>& wait) {
 RankServerHolder MakeServer(const std::string& address, uint32_t rank_size, uint32_t stage_size,
                             const py::bytes& configuration, const OptionalText& certificate,
                             const OptionalText& private_key, const OptionalText& custom_ca, bool verify_client,
-                            const std::map<std::string, double>& given) {
+                            const std::map<std::string, double>& given, bool pipeline) {
   RankServerOptions options;
   options.address = address;
   options.rank_size = rank_size;
   options.stage_size = stage_size;
+  options.pipeline = pipeline;
   options.configuration = configuration;
   if (certificate) {
     options.tls = TlsFrom(certificate, private_key, custom_ca);
@@ -152,6 +154,9 @@ py::bytes Connect(RankLauncher& launcher, double timeout_s) {
     py::gil_scoped_release no_gil;
     status = launcher.Connect(Nanos(timeout_s), &configuration);
   }
+  if (status.kind() == ErrorKind::kInvalidInput) {
+    throw std::runtime_error(status.message());  // trying again does not help
+  }
   if (!status.ok()) {
     RaiseConnectionError(status.message());
   }
@@ -179,6 +184,8 @@ std::optional<std::pair<std::string, std::string>> NextEvent(RankLauncher& launc
       return std::pair<std::string, std::string>(
           "launch", "{\"token\": " + JsonText(event.token) + ", \"scheduler\": " + JsonText(event.scheduler) + "}");
     case LauncherEvent::Kind::kStop: return std::pair<std::string, std::string>("stop", event.reason);
+    case LauncherEvent::Kind::kLogWanted:
+      return std::pair<std::string, std::string>("log wanted", std::to_string(event.rank));
     case LauncherEvent::Kind::kRefused: break;
   }
   return std::pair<std::string, std::string>("refused", event.reason);
@@ -207,8 +214,6 @@ class Agent {
     sessions_.clear();
   }
   Agent(const Agent&) = delete;
-
-  void Follow(int fd) { agent_->Follow(fd); }
 
   size_t OpenSession(const std::string& library, const std::map<std::string, std::string>& options) {
     sessions_.push_back(SessionFrom(library, options));
@@ -267,16 +272,12 @@ class Agent {
 }  // namespace
 
 void BindRanks(py::module_& m) {
-  m.def(
-      "exit_when_closed", [](int fd, int code) { Check(ExitWhenClosed(fd, code)); }, py::arg("fd"), py::arg("code"),
-      "A native thread ends the process with this code, whatever the others do, when the other end of the pipe is "
-      "closed.");
   py::class_<RankServer, RankServerHolder>(m, "RankServer", "The worker's half of a distributed servable. Private.")
       .def(py::init(&MakeServer), py::arg("address"), py::arg("rank_size"), py::arg("stage_size"),
            py::arg("configuration"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"),
-           py::arg("verify_client"), py::arg("options"),
+           py::arg("verify_client"), py::arg("options"), py::arg("pipeline") = false,
            "Listens at once; RuntimeError names the address and the reason. certificate None: without TLS. options: "
-           "rank_timeout_s, heartbeat_s, silence_s.")
+           "rank_timeout_s, heartbeat_s, silence_s. pipeline: a run for each stage is out at a time.")
       .def_property_readonly("address", &RankServer::address)
       .def("wait", &Wait, py::arg("timeout_s"),
            "None: all ranks are ready; '': not yet; otherwise why they cannot be, or have failed since.")
@@ -298,25 +299,27 @@ void BindRanks(py::module_& m) {
            }),
            py::arg("address"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("use_tls"))
       .def("connect", &Connect, py::arg("timeout_s"),
-           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers.")
+           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers. RuntimeError: "
+           "the "
+           "address or the TLS files are of no use.")
       .def(
           "claim",
           [](RankLauncher& launcher, const std::vector<uint32_t>& ranks, const std::string& host,
              const OptionalText& scheduler) { launcher.Claim(ranks, host, scheduler.value_or("")); },
           py::arg("ranks"), py::arg("host"), py::arg("scheduler"))
       .def("next_event", &NextEvent, py::arg("timeout_s"),
-           "('launch', JSON of token and scheduler), ('stop', reason), ('refused', reason), or None after the time. "
-           "ConnectionError: the connection has ended.")
+           "('launch', JSON of token and scheduler), ('stop', reason), ('refused', reason), ('log wanted', rank), or "
+           "None "
+           "after the time. ConnectionError: the connection has ended.")
       .def("agent_died", &RankLauncher::AgentDied, py::arg("rank"), py::arg("text"))
+      .def("log_lines", &RankLauncher::LogLines, py::arg("rank"), py::arg("text"),
+           "Answers 'log wanted': the last lines of the rank's log.")
       .def("close", &RankLauncher::Close, py::call_guard<py::gil_scoped_release>());
   py::class_<Agent>(m, "RankAgent", "A rank: its sessions and its connection to the worker. Private.")
       .def(py::init<const std::string&, const OptionalText&, const OptionalText&, const OptionalText&, bool,
                     const std::string&, uint32_t>(),
            py::arg("address"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("use_tls"),
            py::arg("token"), py::arg("rank"), "Connects. ConnectionError: nobody is there.")
-      .def("follow", &Agent::Follow, py::arg("fd"),
-           "A pipe whose other end the launcher holds: its end is the launcher's. The process is ended half a second "
-           "later if it has not left by itself.")
       .def("open_session", &Agent::OpenSession, py::arg("library"), py::arg("options"))
       .def("add_python_session", &Agent::AddPythonSession, py::arg("inputs"), py::arg("outputs"),
            py::arg("batch_sizes"), py::arg("run"), py::arg("way"))
@@ -325,7 +328,7 @@ void BindRanks(py::module_& m) {
            "files: what each sub-graph was loaded from; sessions: which session runs which sub-graph, all of them in "
            "their order by default.")
       .def("run", &Agent::Run,
-           "Until the end: 'stopped', 'worker gone', 'launcher gone' or 'refused: why'. Signal handlers run meanwhile "
+           "Until the end: 'stopped', 'worker gone' or 'refused: why'. Signal handlers run meanwhile "
            "if this is the main thread.")
       .def("request_stop", &Agent::RequestStop);
 }

@@ -193,6 +193,7 @@ def servable(tmp_path, monkeypatch):
     (home / "matmul" / "7").mkdir(parents=True)  # version directories have no meaning here
     (home / "matmul" / "servable_config.py").touch()
     (home / "table.json").write_text(json.dumps(TABLE))
+    (home / "bad.json").write_text("{}")
     monkeypatch.setattr("sys.argv", [str(home / "serve.py")])
     monkeypatch.chdir(tmp_path)
     return home
@@ -255,12 +256,21 @@ def test_tls_files_are_found_from_every_directory(servable, tmp_path):
         ({"servable_name": "other"}, "Check servable config failed, directory '.*other' does not exist"),
         ({"rank_table_json_file": None}, "'rank_table_json_file' should be str"),
         ({"rank_table_json_file": ""}, "'rank_table_json_file' should not be empty str"),
-        ({"rank_table_json_file": "serve.py"}, "rank table file .* cannot be read"),
+        (
+            {"rank_table_json_file": "serve.py"},
+            "'rank_table_json_file': the rank table file .* cannot be read",
+        ),
+        ({"rank_table_json_file": "bad.json"}, "'rank_table_json_file': the rank table file .* is no rank table: the"),
         ({"version_number": -1}, "'version_number' should be >= 0"),
         ({"version_number": True}, "'version_number' should be int"),
         ({"distributed_address": 6200}, "'distributed_address' should be str"),
-        ({"distributed_address": "127.0.0.1"}, "ip and port should be separated by ':'"),
-        ({"distributed_address": "127.0.0.1:0"}, r"out of legal range \[1 ~ 65535\]"),
+        ({"distributed_address": "127.0.0.1"}, "'distributed_address': the address '127.0.0.1' .* separated by ':'"),
+        (
+            {"distributed_address": "127.0.0.1:0"},
+            r"'distributed_address': .* port 0 is out of .* \[1 ~ 65535\]",
+        ),
+        ({"distributed_address": ":6200"}, "'distributed_address': the address ':6200' is illegal: the ip is missing"),
+        ({"distributed_address": "127.0.0.1:http"}, "'distributed_address': .* the port 'http' is not a number"),
         ({"wait_agents_time_in_seconds": -1}, "'wait_agents_time_in_seconds' should be in range"),
         ({"wait_agents_time_in_seconds": 1.5}, "'wait_agents_time_in_seconds' should be int"),
         ({"device_type": "GPU"}, "'device_type' should be 'Ascend', 'CPU' or None, but 'GPU'"),
@@ -268,6 +278,7 @@ def test_tls_files_are_found_from_every_directory(servable, tmp_path):
         ({"ssl_config": client.SSLConfig()}, "'ssl_config' should be server.SSLConfig or None"),
         ({"rank_timeout_seconds": 0}, "'rank_timeout_seconds' should be in range"),
         ({"rank_timeout_seconds": "1"}, "'rank_timeout_seconds' should be a number of seconds"),
+        ({"rank_timeout_seconds": float("nan")}, "'rank_timeout_seconds' should be in range .*, but nan was given"),
     ],
 )
 def test_parameters_of_start_servable_are_checked_and_a_failure_stops_everything(servable, wrong, message):
@@ -320,6 +331,34 @@ def test_the_rank_table_fits_the_declaration(config):
         load_ranks(config("distributed.declare_servable(4, 1)"))
     with pytest.raises(RuntimeError, match="With stage_size 2 the rank size should be at least 8"):
         load_ranks(config("distributed.declare_servable(2, 2)"), "Ascend")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pipeline", "warned"),
+    [
+        ("2, 2, enable_pipeline_infer=True", True, False),
+        ("2, 2", False, False),
+        ("2, 1, enable_pipeline_infer=True", True, True),
+        ("2, 1", False, False),
+    ],
+)
+def test_the_native_server_is_told_of_the_pipeline(config, monkeypatch, caplog, arguments, pipeline, warned):
+    given = []
+
+    class Core:
+        @staticmethod
+        def RankServer(*_args, **options):
+            given.append(options)
+
+    monkeypatch.setattr(rank_models, "load_native", lambda _name: Core)
+    registration = config(f"distributed.declare_servable({arguments})")
+    order = order_of(registration, RANKS)
+    rank_models._start_server(order, rank_models.RankOrder(**RANKS), registration.models[0])
+    assert given == [{"pipeline": pipeline}]
+    assert [record.getMessage() for record in caplog.records if "enable_pipeline_infer" in record.message] == [
+        f"enable_pipeline_infer of servable '{order.servable_name}' has no effect: its model has one stage, which "
+        "takes one run at a time"
+    ] * warned
 
 
 class Ranks:
@@ -389,6 +428,8 @@ def test_the_first_rank_gives_the_inputs_and_the_last_the_outputs(config):
     assert [info.dims for info in model.outputs] == [(4, 3)]
     assert (model.batch_size, model.batch_sizes) == (4, [1, 4])
     assert (model.model_file, model.way) == ("m.mindir", "2 ranks, kernel replay and backend run")
+    (model,) = rank_models.describe_subgraphs(ranks, declaration(config, "2, 2, enable_pipeline_infer=True"))
+    assert model.way == "2 ranks, kernel replay and backend run, stages overlap"
 
 
 def test_a_model_without_batch_dimension(config):
@@ -440,7 +481,10 @@ def test_parameters_of_startup_agents_reach_the_launcher(agents, tmp_path):
     [
         ({"distributed_address": None}, "'distributed_address' should be str"),
         ({"distributed_address": ""}, "'distributed_address' should not be empty str"),
-        ({"distributed_address": "10.0.0.1:65536"}, r"out of legal range \[1 ~ 65535\]"),
+        (
+            {"distributed_address": "10.0.0.1:65536"},
+            r"'distributed_address': .*65536 is out of .* \[1 ~ 65535\]",
+        ),
         ({"model_files": None}, "'model_files' should be list or tuple"),
         ({"model_files": ["b.mindir"]}, "b.mindir' does not exist"),
         ({"group_config_files": "g"}, "'group_config_files' should be list or tuple"),
@@ -450,6 +494,10 @@ def test_parameters_of_startup_agents_reach_the_launcher(agents, tmp_path):
         ({"agent_ip": "10.0.0.1"}, "'agent_ip' and parameter 'rank_start' must have values at the same time"),
         ({"rank_start": 0}, "'agent_ip' and parameter 'rank_start' must have values at the same time"),
         ({"agent_ip": "", "rank_start": 0}, "'agent_ip' should not be empty str"),
+        ({"agent_ip": 1, "rank_start": 0}, "'agent_ip' should be str"),
+        ({"agent_ip": "10.0.0.256", "rank_start": 0}, "'agent_ip' should be an ip address, .*, but '10.0.0.256' was"),
+        ({"agent_ip": "host-a", "rank_start": 0}, "'agent_ip' should be an ip address, .*, but 'host-a' was given"),
+        ({"agent_ip": "10.0.0.1", "rank_start": "0"}, "'rank_start' should be int"),
         ({"agent_ip": "10.0.0.1", "rank_start": -1}, "'rank_start' should be >= 0"),
         ({"dec_key": b"short"}, "'dec_key' should have a length of 16, 24 or 32"),
         ({"dec_key": "text"}, "'dec_key' should be bytes"),
@@ -507,3 +555,32 @@ def test_addresses_under_the_old_names_are_checked():
         earlier.startup_worker_agents(1, 6200, ["a"])
     with pytest.warns(DeprecationWarning), pytest.raises(RuntimeError, match="'worker_port' should be in range"):
         earlier.start_distributed_servable_in_master("/d", "matmul", "table.json", worker_port=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (
+            earlier.declare_distributed_servable,
+            "rank_size, stage_size, with_batch_dim=True, without_batch_dim_inputs=None",
+        ),
+        (
+            earlier.start_distributed_servable_in_master,
+            "servable_directory, servable_name, rank_table_json_file, version_number=1, worker_ip='0.0.0.0', "
+            "worker_port=6200, wait_agents_time_in_seconds=0",
+        ),
+        (
+            earlier.startup_worker_agents,
+            "worker_ip, worker_port, model_files, group_config_files=None, agent_start_port=7000, agent_ip=None, "
+            "rank_start=None",
+        ),
+    ],
+)
+def test_names_of_release_1_2_have_its_parameters(function, parameters):
+    signature = inspect.signature(function)
+    bare = signature.replace(
+        parameters=[one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()],
+        return_annotation=inspect.Signature.empty,
+    )
+    assert str(bare) == f"({parameters})"
+    assert function.__name__ in earlier.__all__ and len(earlier.__all__) == 3

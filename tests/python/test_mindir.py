@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mindspore_serving.worker.mindir import MindIR, parse_mindir
+from mindspore_serving.worker.mindir import MindIR, SizedCollective, parse_mindir
 from mindspore_serving.worker.session_library import TensorInfo
 
 
@@ -60,6 +60,35 @@ def test_packed_dimensions_and_a_dynamic_rank():
 def test_operators_of_functions_are_found_among_the_primitives():
     primitive = field(12, field(1, "REF::AssignAdd:2") + field(2, "AssignAdd"))
     assert "AssignAdd" in parse(model([], primitive)).operators
+
+
+def gather(name: int, op_type: int, attribute: int, *attributes: bytes) -> bytes:
+    return (
+        field(name, "5:AllGather") + field(op_type, "AllGather") + b"".join(field(attribute, one) for one in attributes)
+    )
+
+
+ATTRIBUTES = (
+    field(1, "group") + field(16, 8) + field(5, "some_group"),
+    field(1, "rank_size") + field(16, 7) + field(3, 4),
+    field(1, "fusion") + field(16, 7) + field(3, 0),
+)
+
+
+@pytest.mark.parametrize("in_nodes", [False, True])
+def test_collectives_tell_their_number_of_ranks(in_nodes):
+    if in_nodes:
+        graph = field(7, field(1, gather(3, 4, 5, *ATTRIBUTES)))
+        content = field(2, "MindSpore") + graph
+    else:
+        content = model([], field(12, gather(1, 2, 3, *ATTRIBUTES)))
+    assert parse(content).sized_collectives == [SizedCollective("5:AllGather", "AllGather", "some_group", 4)]
+
+
+def test_a_collective_without_a_number_of_ranks_fits_all():
+    assert parse(model([], field(12, gather(1, 2, 3, ATTRIBUTES[0])))).sized_collectives == []
+    reduce = field(1, "AllReduce:3") + field(2, "AllReduce") + field(3, ATTRIBUTES[1])
+    assert parse(model([], field(12, reduce))).sized_collectives == []
 
 
 def test_an_input_that_cannot_be_served_is_named():

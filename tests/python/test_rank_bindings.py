@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +24,10 @@ AGENT = textwrap.dedent(
     import numpy as np
     from mindspore_serving import _core
 
-    address, token, rank, pipe = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    address, token, rank, socket = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    link = _core.AgentLink(socket)
+    link.receive_order()
     agent = _core.RankAgent(address, None, None, None, False, token, rank)
-    agent.follow(pipe)
 
     def run(inputs):
         if inputs[0][0] < 0:
@@ -46,6 +49,23 @@ def server() -> Iterator[_core.RankServer]:
     made.stop("the test ends")
 
 
+EMPTY_ORDER = struct.pack("<IB", 0, 0)
+
+
+def start_process(code: str, *arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A process as launchers start them, and the launcher's end of its socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments, str(theirs.fileno())],
+            stdout=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    ours.sendall(EMPTY_ORDER)
+    return process, ours
+
+
 class Launcher:
     """Two agents, as startup_agents would have them."""
 
@@ -58,22 +78,17 @@ class Launcher:
         kind, body = event
         assert kind == "launch"
         self.order = json.loads(body)
-        lifeline, self.hold = os.pipe()
-        self.agents = [
-            subprocess.Popen(
-                [sys.executable, "-c", AGENT, address, self.order["token"], str(rank), str(lifeline)],
-                stdout=subprocess.PIPE,
-                pass_fds=[lifeline],
-            )
-            for rank in range(2)
-        ]
-        os.close(lifeline)
+        started = [start_process(AGENT, address, self.order["token"], str(rank)) for rank in range(2)]
+        self.agents = [process for process, _ in started]
+        self.sockets = [ours for _, ours in started]
 
     def close(self) -> None:
         self.link.close()
         for agent in self.agents:
             agent.kill()
             agent.communicate()
+        for ours in self.sockets:
+            ours.close()
 
 
 @pytest.fixture
@@ -119,12 +134,14 @@ def test_a_killed_agent_fails_the_group_with_the_launchers_words(server: _core.R
             launcher.link.next_event(30)
 
 
-def test_agents_leave_when_their_launcher_is_gone(server: _core.RankServer, launcher: Launcher) -> None:
+def test_agents_end_when_their_launcher_is_gone(server: _core.RankServer, launcher: Launcher) -> None:
     assert server.wait(60) is None
-    os.close(launcher.hold)
-    ends = [agent.communicate(timeout=60)[0].decode().strip() for agent in launcher.agents]
-    assert ends.count("launcher gone") >= 1
-    assert set(ends) <= {"launcher gone", "worker gone"}
+    for ours in launcher.sockets:
+        ours.close()
+    ends = [(agent.communicate(timeout=60)[0].decode().strip(), agent.returncode) for agent in launcher.agents]
+    # The first one's death ends the group, which the second may notice before its own socket's end.
+    assert ("", -signal.SIGKILL) in ends
+    assert set(ends) <= {("", -signal.SIGKILL), ("worker gone", 0)}
 
 
 def test_progress_names_what_is_missing(server: _core.RankServer) -> None:
@@ -140,29 +157,34 @@ def test_nobody_there_is_a_connection_error() -> None:
         _core.RankAgent("127.0.0.1:1", None, None, None, False, "0" * 32, 0)
 
 
+def test_tls_files_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
+    """Trying again does not help, as it may when nobody is there."""
+    missing = str(tmp_path / "no.crt")
+    launcher = _core.RankLauncher("127.0.0.1:1", missing, missing, None, True)
+    with pytest.raises(RuntimeError, match=r"Cannot load the certificate file '.*/no\.crt': No such file"):
+        launcher.connect(5)
+
+
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(ValueError, match="timeout_of_rank"):
         _core.RankServer("127.0.0.1:0", 1, 1, b"", None, None, None, False, {"timeout_of_rank": 3})
 
 
-def test_a_process_ends_with_its_pipe_whatever_it_does() -> None:
+def test_a_process_ends_with_its_launcher_whatever_it_does() -> None:
     code = (
         "import sys, ctypes\n"
         "from mindspore_serving import _core\n"
-        "_core.exit_when_closed(int(sys.argv[1]), 75)\n"
+        "link = _core.AgentLink(int(sys.argv[1]))\n"
+        "link.receive_order()\n"
         "print('here', flush=True)\n"
         "ctypes.PyDLL(None).sleep(3600)\n"  # with the GIL
     )
-    watched, hold = os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", code, str(watched)], stdout=subprocess.PIPE, pass_fds=[watched])
-    os.close(watched)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"here\n"
-    os.close(hold)
-    try:
-        assert process.wait(60) == 75
-    finally:
-        process.stdout.close()
+    process, ours = start_process(code)
+    with process, ours:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        ours.close()
+        assert process.wait(60) == -signal.SIGKILL
 
 
 def test_a_signal_stops_an_agent_that_waits(server: _core.RankServer, launcher: Launcher) -> None:

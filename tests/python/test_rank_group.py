@@ -11,8 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from mindspore_serving.worker import _mindspore, kernel_pool, mindspore_model, way
+from mindspore_serving.worker.mindir import parse_mindir
 from mindspore_serving.worker.mindspore_model import load_model
-from mindspore_serving.worker.rank_group import SingleRank, wait_for_scheduler
+from mindspore_serving.worker.rank_group import RankGroup, SingleRank, wait_for_scheduler
 from mindspore_serving.worker.session_library import SessionLibrary
 from ranks import run_ranks
 
@@ -74,6 +75,31 @@ class LastStage(nn.Cell):
 
 def export(path: Path, net: Any, *inputs: np.ndarray) -> None:
     ms.export(net, *(Tensor(array) for array in inputs), file_name=str(path), file_format="MINDIR")
+
+
+@pytest.mark.parametrize(("said", "size", "fits"), [(None, 2, False), (2, 2, True), (2, 4, False), (None, 1, True)])
+def test_an_all_gather_for_another_number_of_ranks_is_refused(tmp_path: Path, said: int | None, size: int, fits: bool):
+    """Its kernel would write beyond its memory."""
+    net = ColumnParallel(0, 2)
+    net.all_gather = ops.AllGather(group=WORLD)  # exported without a cluster: of one rank
+    if said is not None:
+        net.all_gather.add_prim_attr("rank_size", said)
+    path = tmp_path / "gather.mindir"
+    export(path, net, np.zeros((4, 8), np.float32))
+    found = parse_mindir(memoryview(path.read_bytes())).sized_collectives
+    assert [(one.operator, one.group, one.rank_size) for one in found] == [("AllGather", WORLD, said or 1)]
+    group = object.__new__(RankGroup)  # of a cluster that is not there
+    group.size = size
+    if fits:
+        group.check_collectives(str(path), found)
+        return
+    ranks = "1 rank," if said is None else f"{said} ranks,"
+    message = (
+        rf"gather.mindir: its operator .*AllGather.* was exported for {ranks} .* 'mccl_world_group' has {size} here"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        group.check_collectives(str(path), found)
+    SingleRank().check_collectives(str(path), found)  # MindSpore itself refuses that
 
 
 @pytest.mark.parametrize("size", [2])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +14,9 @@ import pytest
 
 from harness.load import LoadError, Shape
 from mindspore_serving.proto import ms_service_pb2 as pb
-from rivals import analysis, install, loads, networks, onnx_file, plan, plots, registry, report, wire
+from rivals import analysis, goals, install, loads, networks, onnx_file, plan, plots, processes, registry, report, wire
+from rivals import results as raw
+from rivals.__main__ import main
 from rivals.loads import Level
 from rivals.measure import check
 from rivals.protocols import Echo, JsonHttp, MsGrpc, MsRest, RawHttp, V2Binary, V2Grpc, V2Json, without_prefix
@@ -177,9 +181,51 @@ def test_every_rival_says_its_settings_and_has_its_packages_pinned() -> None:
         assert pins and all("==" in line for line in pins), rival.name
 
 
+def test_version_is_read_with_the_means_of_its_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer environments may have no setuptools, and Python 3.7 nothing else to ask."""
+    asked = []
+    monkeypatch.setattr(install.subprocess, "run", lambda command, **_: asked.append(command[2]) or _Done())
+    kserve, old = (next(one for one in registry.all_rivals() if one.name == name) for name in ("kserve", "old"))
+    monkeypatch.setattr(install, "read_state", lambda rival: install.State("", rival.pythons[0]))
+    assert install.installed_version(kserve) == install.installed_version(old) == "1.2"
+    assert "importlib.metadata" in asked[0] and "pkg_resources" in asked[1]
+
+
+class _Done:
+    returncode, stdout = 0, "1.2\n"
+
+
 def test_python_that_the_machine_lacks_is_an_error() -> None:
     with pytest.raises(install.InstallError, match=r"no Python 2\.1"):
         install.find_python(("2.1",))
+
+
+# ------------------------------------------------------------------------------------------------- processes
+_PARENT = """
+import signal, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["stubborn"]])
+@pytest.mark.parametrize("ends_slowly", [False, True])
+def test_nothing_that_a_server_started_outlives_it(tmp_path: Path, words: list[str], ends_slowly: bool) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", _PARENT, *words]
+    with processes.MarkedServer(command, {}, tmp_path, log, ends_slowly=ends_slowly) as server:
+        deadline = time.monotonic() + 60
+        while "up" not in server.log_end() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        pids = server.pids()
+        assert len(pids) == 2  # the server and what left its session
+        processes.settle(pids)
+        assert processes.memory_mb(pids) > 1
+    assert server.pids() == []
+    assert not any(processes.alive(pid) for pid in pids)
 
 
 # ------------------------------------------------------------------------------------------------- analysis and page
@@ -199,15 +245,21 @@ def _row(
     }  # fmt: skip
 
 
-def _results(*rows: dict[str, object]) -> dict[str, object]:
+def _run(*rows: dict[str, object], **other: object) -> dict[str, object]:
     return {
         "date": "2026-01-01",
         "machine": {"processor": "P", "cores": 2, "memory_gb": 8, "kernel": "6", "system": "Linux",
         "load_average_before": 0.1}, "settings": {"seconds": 1.0, "quick": True, "minutes": 1.0},
         "versions": {"ours": {"package": "mindspore-serving 3", "python": "3.11"}},
         "ceilings": {"sessions": {"addb": 8000.0}, "functions": {"addb": 50000.0}, "memcpy_mb_s": 9000.0, "errors": {}},
+        "cases": list(dict.fromkeys(row["case"] for row in rows)),
         "rows": list(rows),
+        **other,
     }  # fmt: skip
+
+
+def _results(*rows: dict[str, object], **other: object) -> raw.Results:
+    return raw.Results([_run(*rows, **other)])
 
 
 AT_64 = Level(Shape(64))
@@ -221,6 +273,8 @@ def test_ceiling_is_the_lower_of_echo_and_model() -> None:
     assert analysis.ceiling(results, ours, "addb", 1) == (8000, "model")
     assert analysis.ceiling(results, ours, "addb", 16) == (500, "model")
     assert analysis.ceiling(results, other, "addb", 1) == (30000, "echo")
+    own_kernels = _row("old", "grpc", AT_64, 1000, 60)
+    assert analysis.ceiling(_results(own_kernels), own_kernels, "addb", 1) is None
 
 
 def test_losses_name_the_best_rival_against_the_best_of_ours() -> None:
@@ -264,14 +318,112 @@ def test_page_shows_results_failures_and_notes(tmp_path: Path) -> None:
     assert "50% (model)" in page
     assert "refused: 3 x http 503" in page and "the load generator was full" in page
     assert "ImportError: x" in page
-    assert "In no row of this run is a rival ahead" in page
-    assert json.loads((tmp_path / "benchmarks" / "results.json").read_text()) == results
+    assert "In no row is a rival ahead" in page
+    assert raw.read(tmp_path / "benchmarks" / "results.json") == results
     for picture in re.findall(r"\((benchmarks/[^)]*\.svg)\)", page):
         assert ElementTree.parse(tmp_path / picture).getroot().tag.endswith("svg")
+
+
+# ------------------------------------------------------------------------------------------------- runs in parts
+def _case(name: str, requests_s: float, error: str = "") -> dict[str, object]:
+    row = {**_row("ours", "grpc", AT_64, requests_s, 10), "case": name}
+    return {**row, "measured": None, "error": error} if error else row
+
+
+def _rates(results: raw.Results) -> dict[str, float]:
+    return {row["case"]: row["measured"]["requests_s"] for row in results.rows if row["measured"]}
+
+
+def test_of_a_case_the_last_run_counts_with_its_own_date_and_ceilings() -> None:
+    first = _results(_case("addb", 1), _case("mlp", 2))
+    later = _results(_case("mlp", 3), _case("big", 4), date="2026-02-02")
+    both = raw.merged([first, later])
+    assert _rates(both) == {"addb": 1, "mlp": 3, "big": 4}
+    assert (both.run_of("addb")["date"], both.run_of("mlp")["date"]) == ("2026-01-01", "2026-02-02")
+    assert [run["cases"] for run in both.runs] == [["addb"], ["mlp", "big"]]
+    assert raw.merged([first, _results(_case("addb", 5), _case("mlp", 6))]).runs[0]["cases"] == ["addb", "mlp"]
+
+
+def test_case_that_was_cut_off_does_not_replace_one_that_was_not() -> None:
+    whole, cut = _results(_case("addb", 1)), _results(_case("addb", 0, raw.TIME_WAS_UP))
+    assert _rates(raw.merged([whole, cut])) == _rates(raw.merged([cut, whole])) == {"addb": 1}
+    broken = _results(_case("addb", 0, "the server ended with 1"))  # that is a result
+    assert _rates(raw.merged([whole, broken])) == {}
+
+
+def test_resumed_run_leaves_out_what_was_measured_with_the_same_settings() -> None:
+    results = _results(_case("addb", 1), _case("mlp", 0, raw.TIME_WAS_UP))
+    assert raw.measured_so(results, {"seconds": 1.0, "quick": True, "minutes": 9}) == ["addb"]
+    assert raw.measured_so(results, {"seconds": 3.0, "quick": True}) == []
+
+
+def test_one_page_is_made_of_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    raw.write(_results(_case("addb", 1111)), files[0])
+    raw.write(_results(_case("mlp", 2222), date="2026-02-02"), files[1])
+    monkeypatch.setattr("sys.argv", ["rivals", "--render", *map(str, files), "--output", str(tmp_path / "docs")])
+    assert main() == 0
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "1,111" in page and "2,222" in page
+    assert "Measured: 2026-01-01" in page and "Measured: 2026-02-02" in page
+    assert raw.read(tmp_path / "docs" / "benchmarks" / "results.json").cases == ["addb", "mlp"]
+
+
+def test_stored_page_is_what_its_results_make(tmp_path: Path) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    report.write(raw.read(docs / "benchmarks" / report.RAW_NAME), tmp_path)
+    made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    wrong = [str(name) for name, text in made.items() if (docs / name).read_text() != text]
+    assert not wrong, "make them again: ./dev bench --rivals --render docs/benchmarks/results.json"
+    assert {path.name for path in (docs / "benchmarks").glob("*.svg")} == {
+        path.name for path in made if path.suffix == ".svg"
+    }
+
+
+# ------------------------------------------------------------------------------------------------- goals
+def _judged(*rows: dict[str, object], **other: object) -> dict[tuple[str, str], tuple[str, bool]]:
+    return {(one.what, one.wanted): (one.got, one.met) for one in goals.judged(_results(*rows, **other))}
+
+
+def test_goals_that_need_other_rows_are_left_out() -> None:
+    none = {"sessions": {}, "functions": {}}
+    got = _judged(_row("ours", "grpc", AT_64, 4000, 26), ceilings=none)
+    assert got == {
+        ("addb, gRPC 64x1", "≤ 25 µs CPU a request"): ("26.0 µs", False),
+        ("all cases, levels and figures", "a rival ahead in none"): ("ahead in 0", True),
+    }
+
+
+def test_goals_compare_with_echo_old_package_and_best_rival() -> None:
+    streams = plan.STREAMS
+    got = _judged(
+        _row("echo-grpc", "grpc", AT_64, 10_000, 1), _row("ours", "grpc", AT_64, 6_000, 10),
+        _row("ours", "rest", AT_64, 4_400, 9), _row("mosec", "raw", AT_64, 2_000, 23),
+        _row("ours", "grpc", streams, 8_000, 5), _row("old", "grpc", streams, 1_000, 50),
+        _row("triton", "grpc", streams, 1_700, 50),
+    )  # fmt: skip
+    assert got["addb, gRPC 64x1", "≥ 60 % of the bare echo"] == ("60%", True)
+    assert got["addb, ours, REST 64x1", "≥ 75 % of gRPC"] == ("73%", False)
+    assert got["addb, gRPC 8x16", "≥ 8 x the old package"] == ("8.0 x", True)
+    assert got["addb, gRPC 8x16", "≥ 5 x the best rival"] == ("4.7 x", False)
+    assert got["addb, 64x1: CPU a request", "≥ 2.5 x less than any rival"] == ("2.6 x", True)
+
+
+def test_goals_of_models_take_their_own_time() -> None:
+    level = plan.C1
+    alone = {**_row("ours", "grpc", level, 10, 100, p50_us=1070.0), "case": "resnet50"}
+    main = {**_row("ours", "grpc", plan.C4, 9.6, 100), "case": "resnet50"}
+    ceilings = {"sessions": {"resnet50": 10.0}, "functions": {}, "one_row_us": {"resnet50": 1000.0}}
+    got = _judged(alone, main, ceilings=ceilings)
+    assert got["resnet50, 4x1", "≥ 95 % of the bare session"] == ("96%", True)
+    assert got["resnet50, gRPC, one in flight", "p50 ≤ the model's own time + 60 µs"] == ("1,000 +70 µs", False)
 
 
 def test_longest_bar_is_the_largest_value() -> None:
     drawn = ElementTree.fromstring(plots.bars("a < b", [plots.Bar("x & y", 50), plots.Bar("z", 100, "ours")]))
     widths = [float(rect.get("width", 0)) for rect in drawn.findall("{*}rect")[1:]]
+    assert widths[1] == 2 * widths[0]
+    logarithmic = ElementTree.fromstring(plots.bars("a", [plots.Bar("x", 10), plots.Bar("z", 100)], logarithmic=True))
+    widths = [float(rect.get("width", 0)) for rect in logarithmic.findall("{*}rect")[1:]]
     assert widths[1] == 2 * widths[0]
     assert "x & y" in [text.text for text in drawn.findall("{*}text")]

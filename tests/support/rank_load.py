@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -16,15 +16,31 @@ EXPECTED = ("rank", "not available", "servable is", "worker")
 
 
 class RankLoad:
-    """As a context manager. Request numbers come from one counter, so that no two have the same values."""
+    """As a context manager. Request numbers come from one counter, so that no two have the same values.
 
-    def __init__(self, address: str, threads: int = 6) -> None:
+    Args:
+        address: The server's, for gRPC.
+        threads: Each has one request at a time.
+        pause: Seconds between a thread's requests.
+        expected: The answer to rows of values.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        threads: int = 6,
+        pause: float = 0.0,
+        expected: Callable[[np.ndarray], np.ndarray] = lambda values: values @ WEIGHT,
+    ) -> None:
         self._address = address
+        self._pause = pause
+        self._expected = expected
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.errors: Counter[str] = Counter()
         self.unexpected: list[str] = []
-        self.right: list[tuple[float, float]] = []  # begun, ended
+        self.answered = 0  # rightly
+        self._last_right: deque[float] = deque(maxlen=200)  # when they were begun
         self.longest = 0.0
         self._begun: dict[int, float] = {}
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
@@ -43,7 +59,7 @@ class RankLoad:
     def answered_since(self, moment: float) -> bool:
         """Whether a request that was begun after a moment has been answered, and rightly."""
         with self._lock:
-            return any(begun > moment for begun, _ in self.right[-200:])
+            return any(begun > moment for begun in self._last_right)
 
     def wait_for_answer(self, moment: float, seconds: float, logs: Callable[[], str]) -> float:
         """Until requests that were begun after a moment are answered; how long after the moment that was."""
@@ -74,7 +90,7 @@ class RankLoad:
                     problem = str(replies["error"])
                 elif errors := [str(reply["error"]) for reply in replies if "error" in reply]:
                     problem = errors[0]
-                elif not np.allclose([reply["y"] for reply in replies], values @ WEIGHT, rtol=1e-4, atol=1e-4):
+                elif not np.allclose([reply["y"] for reply in replies], self._expected(values), rtol=1e-4, atol=1e-4):
                     with self._lock:
                         self.unexpected.append(f"wrong answer to request {seed}")
             except Exception as error:
@@ -84,10 +100,10 @@ class RankLoad:
                 del self._begun[number]
                 self.longest = max(self.longest, ended - begun)
                 if not problem:
-                    self.right.append((begun, ended))
+                    self.answered += 1
+                    self._last_right.append(begun)
                 else:
                     self.errors[problem[:200]] += 1
                     if not any(word in problem for word in EXPECTED):
                         self.unexpected.append(problem)
-            if problem:
-                time.sleep(0.05)
+            time.sleep(max(self._pause, 0.05 if problem else 0.0))

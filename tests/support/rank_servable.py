@@ -104,7 +104,8 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str = "") -> 
 
 
 class RankServable:
-    """Servable "ranks" in `folder`, with the method predict, and predict_N for each further sub-graph.
+    """Servable "ranks" in `folder`, with the method predict, and predict_N for each further sub-graph. Its processes
+    have the folder's "tmp" for temporary files.
 
     Args:
         folder: A folder of the test's own.
@@ -130,6 +131,8 @@ class RankServable:
         self.ranks_address = f"{host}:{free_port()}"
         self.launchers: list[ServerProcess] = []
         (folder / "ranks").mkdir(parents=True)
+        self._env = {MARK: self.mark, "TMPDIR": str(folder / "tmp")}
+        (folder / "tmp").mkdir()
         declared = {"rank_size": len(rank_ips), "stage_size": 1, **declared}
         config = CONFIG.format(declared=arguments_of(declared)) + "".join(
             SUBGRAPH.format(i) for i in range(1, subgraphs)
@@ -144,13 +147,13 @@ class RankServable:
         script = folder / "serving_server.py"
         start = {"distributed_address": self.ranks_address, **start}
         script.write_text(SERVER.format(arguments=arguments_of(start)))
-        self.server = ServerProcess(script, env={MARK: self.mark})
+        self.server = ServerProcess(script, env=self._env)
 
     def start_server(self, **kwargs: Any) -> ServerProcess:
         """Starts the script again from the beginning; does not wait, since it waits for the ranks."""
         if kwargs:
             addresses = self.server.grpc_address, self.server.rest_address
-            self.server = ServerProcess(self.server.script, env={MARK: self.mark}, addresses=addresses, **kwargs)
+            self.server = ServerProcess(self.server.script, env=self._env, addresses=addresses, **kwargs)
         return self.server.start()
 
     def start_launcher(
@@ -169,7 +172,7 @@ class RankServable:
             **arguments,
         }
         script.write_text(AGENTS.format(arguments=arguments_of(given)))
-        launcher = ServerProcess(script, env={MARK: self.mark}, listens=(), prefix=prefix)
+        launcher = ServerProcess(script, env=self._env, listens=(), prefix=prefix)
         self.launchers.append(launcher)
         return launcher.start()
 
@@ -218,7 +221,8 @@ class RankServable:
         for launcher in self.launchers:
             assert launcher.wait_exit(60) == 0, self.logs()
         wait_until(lambda: not self.pids(), 30, lambda: "\n".join(command_of(pid) for pid in self.pids()))
-        assert not list(self.folder.glob("**/temp_rank_table/*"))
+        assert not list(self.folder.glob("**/temp_rank_table"))
+        assert not list((self.folder / "tmp").iterdir())
 
     def kill(self) -> None:
         deadline = time.monotonic() + 20

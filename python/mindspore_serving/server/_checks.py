@@ -97,20 +97,21 @@ def check_decryption(dec_key: object, dec_mode: object) -> tuple[bytes | None, s
     return dec_key, check_choice("dec_mode", dec_mode, ("AES-GCM", "AES-CBC"))
 
 
-def check_ip_address(address: str) -> tuple[str, int]:
-    """Split `ip:port` at its last colon and check both parts."""
+def check_ip_address(address: str, name: str = "") -> tuple[str, int]:
+    """Split `ip:port` at its last colon and check both parts; `name` is the parameter's, for messages."""
+    what = f"Parameter '{name}': the address '{address}'" if name else f"The address '{address}'"
     host, colon, port_text = address.rpartition(":")
     if not colon:
-        raise RuntimeError(f"The address '{address}' is illegal: ip and port should be separated by ':', as in ip:port")
+        raise RuntimeError(f"{what} is illegal: ip and port should be separated by ':', as in ip:port")
     if not host:
-        raise RuntimeError(f"The address '{address}' is illegal: the ip is missing before ':'")
+        raise RuntimeError(f"{what} is illegal: the ip is missing before ':'")
     if not port_text:
-        raise RuntimeError(f"The address '{address}' is illegal: the port is missing after ':'")
+        raise RuntimeError(f"{what} is illegal: the port is missing after ':'")
     if not (port_text.isascii() and port_text.isdigit()):
-        raise RuntimeError(f"The address '{address}' is illegal: the port '{port_text}' is not a number")
+        raise RuntimeError(f"{what} is illegal: the port '{port_text}' is not a number")
     port = int(port_text)
     if not 1 <= port <= MAX_PORT:
-        raise RuntimeError(f"The address '{address}' is illegal: port {port} is out of legal range [1 ~ {MAX_PORT}]")
+        raise RuntimeError(f"{what} is illegal: port {port} is out of legal range [1 ~ {MAX_PORT}]")
     return host, port
 
 

@@ -16,11 +16,32 @@ _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_PRIMITIVES = 2, 7, 12
 _GRAPH_NODE, _GRAPH_PARAMETER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 3, 5, 6
 _VALUE_NAME, _VALUE_TENSOR = 1, 2
 _TENSOR_DIMS, _TENSOR_DTYPE = 1, 2
-_NODE_OP_TYPE = 4
-_PRIMITIVE_NAME, _PRIMITIVE_OP_TYPE = 1, 2
+_NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 3, 4, 5
+_PRIMITIVE_NAME, _PRIMITIVE_OP_TYPE, _PRIMITIVE_ATTRIBUTE = 1, 2, 3
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_STRING = 1, 3, 5
+
+# Collectives whose result has another size than their input: MindSpore writes the number of ranks into the graph.
+_SIZED_COLLECTIVES = {"AllGather", "ReduceScatter"}
 
 # MindIR's element types as the wire's numbers.
 _DTYPES = {1: 11, 2: 3, 3: 2, 4: 5, 5: 4, 6: 6, 7: 8, 9: 1, 10: 10, 11: 12, 12: 7, 13: 9, 17: 12}
+
+
+@dataclass(frozen=True)
+class SizedCollective:
+    """An operator whose result depends on the number of ranks, which was fixed when the model was exported.
+
+    Attributes:
+        node: Its name in the file.
+        operator: Such as "AllGather".
+        group: The communication group.
+        rank_size: How many ranks that had.
+    """
+
+    node: str
+    operator: str
+    group: str
+    rank_size: int
 
 
 @dataclass
@@ -31,12 +52,14 @@ class MindIR:
         inputs: Its inputs, in order.
         output_names: The names of its outputs; fewer than outputs where MindSpore names a whole tuple.
         operators: The names of the operators in it.
+        sized_collectives: Those of its collectives that fit one number of ranks only.
         has_weights: Whether it has parameters.
     """
 
     inputs: list[TensorInfo] = field(default_factory=list)
     output_names: list[str] = field(default_factory=list)
     operators: set[str] = field(default_factory=set)
+    sized_collectives: list[SizedCollective] = field(default_factory=list)
     has_weights: bool = False
 
 
@@ -60,6 +83,7 @@ def parse_mindir(content: Buffer) -> MindIR:
                 graph = value
             elif number == _MODEL_PRIMITIVES and isinstance(value, memoryview):
                 model.operators.update(_strings(value, {_PRIMITIVE_NAME, _PRIMITIVE_OP_TYPE}))
+                _read_collective(value, _PRIMITIVE_NAME, _PRIMITIVE_OP_TYPE, _PRIMITIVE_ATTRIBUTE, model)
     except ValueError as error:
         raise ValueError(f"it is not a MindIR ({error})") from error
     if graph is None or producer != b"MindSpore":
@@ -78,6 +102,7 @@ def _read_graph(graph: Buffer, model: MindIR) -> None:
             model.operators.update(
                 kind.removeprefix("REF::").partition(":")[0] for kind in _strings(value, {_NODE_OP_TYPE})
             )
+            _read_collective(value, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE, model)
         elif number == _GRAPH_PARAMETER:
             model.has_weights = True
         elif number == _GRAPH_INPUT:
@@ -91,6 +116,24 @@ def _read_graph(graph: Buffer, model: MindIR) -> None:
         if len(parts) != 1:
             raise ValueError(f"its input '{name}' is not a tensor")
         model.inputs.append(_tensor_info(name, parts[0]))
+
+
+def _read_collective(message: Buffer, name: int, op_type: int, attribute: int, model: MindIR) -> None:
+    """Of a node or a primitive, whichever has the attributes in files of this age."""
+    operator = next(iter(_strings(message, {op_type})), "")
+    if operator not in _SIZED_COLLECTIVES:
+        return
+    group, size = "", 0
+    for number, value in _fields(message):
+        if number == attribute and isinstance(value, memoryview):
+            key = next(iter(_strings(value, {_ATTRIBUTE_NAME})), "")
+            if key == "group":
+                group = next(iter(_strings(value, {_ATTRIBUTE_STRING})), "")
+            elif key == "rank_size":
+                size = next((n for field, n in _fields(value) if field == _ATTRIBUTE_INT and isinstance(n, int)), 0)
+    if size > 0:
+        node = next(iter(_strings(message, {name})), operator)
+        model.sized_collectives.append(SizedCollective(node, operator, group, size))
 
 
 def _tensor_info(name: str, tensor: Buffer) -> TensorInfo:

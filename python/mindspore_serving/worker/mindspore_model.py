@@ -69,6 +69,7 @@ def load_model(
     group = group or SingleRank()
     source = _Source(path, decrypt)
     signature = source.read_signature()
+    group.check_collectives(str(path), signature.sized_collectives)
     _mindspore.avoid_slow_convolutions(signature.operators)
     device = _mindspore.set_device(device_type, device_id)
     on_device(device)

@@ -6,12 +6,16 @@ often a run is measured must come out the same everywhere, though every rank fin
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mindspore_serving.worker import _mindspore
+from mindspore_serving.worker.mindir import SizedCollective
+
+# What MindSpore calls the group of all ranks, by back-end.
+_WORLD_GROUPS = ("", "hccl_world_group", "mccl_world_group", "nccl_world_group")
 
 
 class SingleRank:
@@ -32,6 +36,13 @@ class SingleRank:
             RuntimeError: A rank has gone.
         """
         return [value]
+
+    def check_collectives(self, model_file: str, collectives: Sequence[SizedCollective]) -> None:
+        """Check that a model's collectives were exported for as many ranks as there are.
+
+        Raises:
+            RuntimeError: One was not: MindSpore would not notice, and its kernel would write beyond its memory.
+        """
 
     def all(self, flag: bool) -> bool:
         return min(self.gather(float(flag))) > 0
@@ -55,6 +66,22 @@ class RankGroup(SingleRank):
 
         self.rank, self.size = get_rank(), get_group_size()
         self._gather: Callable[[Any], Any] = _gather_cell(mindspore)
+
+    def check_collectives(self, model_file: str, collectives: Sequence[SizedCollective]) -> None:
+        for one in collectives:
+            ranks = self._size_of(one.group)
+            if one.rank_size != ranks:
+                raise RuntimeError(
+                    f"Load model failed, {model_file}: its operator {one.node} ({one.operator}) was exported for "
+                    f"{one.rank_size} rank{'s' * (one.rank_size > 1)}, but its group '{one.group}' has {ranks} here. "
+                    f"Export the model in a cluster of {ranks} ranks, or call "
+                    f"add_prim_attr('rank_size', {ranks}) on the operator before"
+                )
+
+    def _size_of(self, group: str) -> int:
+        from mindspore.communication import get_group_size
+
+        return self.size if group in _WORLD_GROUPS else int(get_group_size(group))
 
     def gather(self, value: float) -> list[float]:
         mindspore = _mindspore.import_mindspore()

@@ -84,6 +84,15 @@ def test_RanksThatDisagree_AreNamed(make_servable: Make, parts: Parts):
     assert "rank" in text and ("batch size" in text or "disagree" in text), text
 
 
+def test_AnAllGatherThatWasExportedForOneRank_IsRefusedBeforeItRuns(make_servable: Make, parts: Parts):
+    servable = make_servable()
+    servable.start_server()
+    servable.start_launcher(parts("alone2"))
+    text = end_of(servable.server)
+    assert "(AllGather) was exported for 1 rank, but its group 'mccl_world_group' has 2 here" in text, text
+    assert "add_prim_attr('rank_size', 2)" in text
+
+
 def test_ALauncherThatIsStopped_EndsItsAgents_AndAnotherTakesItsPlace(make_servable: Make, parts: Parts):
     servable = make_servable()
     servable.start_server()

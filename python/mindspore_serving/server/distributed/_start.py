@@ -124,14 +124,18 @@ def check_settings(
         raise RuntimeError("Parameter 'device_type' should be 'Ascend', 'CPU' or None, but 'GPU' was given")
     table_file = _checks.check_str("rank_table_json_file", rank_table_json_file)
     address = _checks.check_str("distributed_address", distributed_address)
-    _checks.check_ip_address(address)
+    _checks.check_ip_address(address, "distributed_address")
     wait = _checks.check_int("wait_agents_time_in_seconds", wait_agents_time_in_seconds, 0, _MAX_WAIT_SECONDS)
     if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
         raise RuntimeError(
             f"Parameter 'ssl_config' should be server.SSLConfig or None, but a {type(ssl_config).__name__} was given"
         )
     timeout = _checks.check_seconds("rank_timeout_seconds", rank_timeout_seconds, 0.001, _MAX_RANK_SECONDS)
-    table = load_rank_table(script_directory() / table_file)  # an absolute one stays as it is
+    try:
+        table = load_rank_table(script_directory() / table_file)  # an absolute one stays as it is
+    except RuntimeError as error:
+        text = str(error)
+        raise RuntimeError(f"Parameter 'rank_table_json_file': {text[0].lower()}{text[1:]}") from error.__cause__
     return StartSettings(config, table, address, wait, ssl_config, timeout)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import ipaddress
 import os
 import signal
 import sys
@@ -115,14 +116,14 @@ def check_settings(
 ) -> LauncherSettings:
     """The checks of `startup_agents`."""
     address = _checks.check_str("distributed_address", distributed_address)
-    _checks.check_ip_address(address)
+    _checks.check_ip_address(address, "distributed_address")
     port = _checks.check_int("agent_start_port", agent_start_port, 1, _MAX_START_PORT)
     if (agent_ip is None) != (rank_start is None):
         raise RuntimeError(
             "Parameter 'agent_ip' and parameter 'rank_start' must have values at the same time, or both None at the "
             f"same time, but agent_ip is {agent_ip!r} and rank_start is {rank_start!r}"
         )
-    ip = None if agent_ip is None else _checks.check_str("agent_ip", agent_ip)
+    ip = None if agent_ip is None else _check_ip("agent_ip", agent_ip)
     start = None if rank_start is None else _checks.check_int("rank_start", rank_start)
     key, mode = _checks.check_decryption(dec_key, dec_mode)
     tls = None if ssl_config is None else _check_ssl_config(ssl_config)
@@ -139,6 +140,17 @@ def check_settings(
         custom_ca=None if tls is None else _absolute(tls.custom_ca),
         use_tls=tls is not None,
     )
+
+
+def _check_ip(name: str, value: object) -> str:
+    text = _checks.check_str(name, value)
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise RuntimeError(
+            f"Parameter '{name}' should be an ip address, such as '192.168.0.12', but {text!r} was given"
+        ) from None
+    return text
 
 
 def _check_ssl_config(value: object) -> SSLConfig:
