@@ -124,7 +124,7 @@ def cases(work: Path) -> list[FigureCase | LoadCase]:
                  grpc_load("ranks", "predict", Shape(16), sixteen), units=16, unit="instances/s"),
         *(
             LoadCase(f"distributed-{target}", f"2 stages{text}, full batches, 4x1", target,
-                     grpc_load(target, "predict", Shape(4), full))
+                     grpc_load("ranks", "predict", Shape(4), full))
             for target, text in (("stages", ""), ("stages-pipeline", ", enable_pipeline_infer"))
         ),
     ]  # fmt: skip

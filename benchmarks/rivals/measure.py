@@ -132,7 +132,8 @@ def started(job: Job, where: Surroundings) -> Iterator[tuple[MarkedServer, Start
         "PATH": f"{start.python.parent}:{os.environ['PATH']}",
         **job.rival.env(start),
     }
-    with MarkedServer(job.rival.command(start), env, scratch, scratch / "server.log") as server:
+    log = scratch / "server.log"
+    with MarkedServer(job.rival.command(start), env, scratch, log, ends_slowly=job.rival.ends_slowly) as server:
         yield server, start
 
 

@@ -78,8 +78,8 @@ CASES = [
 
 def _levels(case: Case, quick: bool, fastest: bool, first_grpc: bool, own: bool) -> list[Level]:
     """Many streams on a connection are for gRPC: the first such protocol has them, even where another is faster. Our
-    REST is always set beside our gRPC, where requests are small."""
-    others = (C64,) if own and case.main is C64 else case.quick_others
+    REST is set beside our gRPC wherever requests are small."""
+    others = (C64,) if own and case.work in ("add", "lenet") else case.quick_others
     wanted = case.full if not quick else case.quick if fastest else others
     plain = [level for level in wanted if level.shape.streams == 1]
     streams = [level for level in (case.quick if quick else case.full) if level.shape.streams > 1]

@@ -37,6 +37,8 @@ enum class FrameKind : uint8_t {
   kStop = 14,          // worker: the orderly end, with its reason
   kRefused = 15,       // worker: why it ends the connection
   kPing = 16,          // both ways: I live
+  kLogWanted = 17,     // worker to launcher: a rank has failed a run; what has it printed?
+  kLogLines = 18,      // launcher: rank, the last lines of its log
   kCount,
 };
 

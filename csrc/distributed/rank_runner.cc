@@ -63,7 +63,7 @@ uint32_t AnswerLimit(const RankDescription& rank) {
 }  // namespace
 
 RankRunner::RankRunner(EventLoop* loop, std::vector<RunnerRank> ranks, const RankRunnerOptions& options,
-                       std::function<void(const std::string&)> on_trouble)
+                       std::function<void(const std::string&, int)> on_trouble)
     : loop_(*loop),
       ranks_(std::move(ranks)),
       options_(options),
@@ -191,8 +191,8 @@ void RankRunner::WaitForBell(const Place& place, const timespec* at_most) {
 
 // The group cannot go on. The loop ends the connections, so that nothing points to the inputs any more, and says so.
 // All runs that are out fail with what was said first.
-Status RankRunner::Lose(const Place& place, const std::string& why) {
-  loop_.Post([this, why] { on_trouble_(why); });
+Status RankRunner::Lose(const Place& place, const std::string& why, int rank) {
+  loop_.Post([this, why, rank] { on_trouble_(why, rank); });
   while (!failed_.load(std::memory_order_acquire)) {
     WaitForBell(place, nullptr);
   }
@@ -217,7 +217,7 @@ Status RankRunner::Run(uint32_t number, uint32_t subgraph, std::span<const MsSer
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
     if (HasAnswered(place, i, &failed) && failed) {
-      return Lose(place, FailureOf(place, i) + "; " + Unanswered(place) + " did not finish");
+      return Lose(place, FailureOf(place, i) + "; " + Unanswered(place) + " did not finish", static_cast<int>(i));
     }
   }
   return Lose(place, Unanswered(place) + " did not answer within " +
@@ -301,7 +301,8 @@ void RankRunner::SendToRemotes(Place* place) {
     const uint64_t size = WriteRun({place->seq, place->subgraph, wanted}, inputs, &head_);
     if (size == 0) {
       on_trouble_("a run's inputs are larger than " + std::to_string(kMaxRunFrame) +
-                  " bytes, which is the most that goes to a rank on another machine");
+                      " bytes, which is the most that goes to a rank on another machine",
+                  kNobody);
       return;
     }
     sent_[i].frames[at] = ranks_[i].connection->SendTensors(FrameKind::kRun, head_.body(), size, inputs);
@@ -404,33 +405,37 @@ Status RankRunner::Collect(Place* given, std::span<MsServingTensor> outputs) {
   const Place& place = *given;
   std::string failure;
   size_t failed_ranks = 0;
+  int first_failed = kNobody;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
     if (!HasAnswered(place, i, &failed)) {
-      return Lose(place, Name(i) + " has broken what the ranks share");
+      return Lose(place, Name(i) + " has broken what the ranks share", static_cast<int>(i));
     }
     failed_ranks += failed ? 1 : 0;
     if (failed && failure.empty()) {
       failure = FailureOf(place, i);
+      first_failed = static_cast<int>(i);
     }
   }
   if (!failure.empty()) {
     // Who sends does not wait for those that receive: what a failed rank has left behind would be taken for the next
     // run's. Ranks of one stage that all fail have failed alike.
     if (options_.stage_size > 1 || failed_ranks < ranks_.size()) {
-      return Lose(place, failure + "; the ranks are out of step");
+      return Lose(place, failure + "; the ranks are out of step", first_failed);
     }
     if (const uint32_t failures = ++failures_; failures >= options_.most_failures) {
-      return Lose(place, failure + "; so have " + std::to_string(failures) + " runs in a row");
+      return Lose(place, failure + "; so have " + std::to_string(failures) + " runs in a row", first_failed);
     }
     return Status(ErrorKind::kStageFailed, failure);
   }
   failures_.store(0, std::memory_order_relaxed);
-  if (std::string why; !CompareShapes(given, &why)) {
-    return Lose(place, why);
+  int other = kNobody;
+  if (std::string why; !CompareShapes(given, &why, &other)) {
+    return Lose(place, why, other);
   }
   Status status = TakeOutputs(place, outputs);
-  return status.ok() ? status : Lose(place, Name(ranks_.size() - 1) + ": " + status.message());
+  const size_t last = ranks_.size() - 1;
+  return status.ok() ? status : Lose(place, Name(last) + ": " + status.message(), static_cast<int>(last));
 }
 
 // Without the bytes.
@@ -463,12 +468,13 @@ bool RankRunner::ReadShapes(const Place& place, size_t rank, std::vector<MsServi
 }
 
 // Ranks of one stage have worked on the same thing.
-bool RankRunner::CompareShapes(Place* place, std::string* why) {
+bool RankRunner::CompareShapes(Place* place, std::string* why, int* rank) {
   const auto rank_size = static_cast<uint32_t>(ranks_.size());
   const uint32_t in_stage = rank_size / options_.stage_size;
   for (uint32_t i = 0; i < rank_size; ++i) {
     const bool leads = i % in_stage == 0;
     std::vector<MsServingTensor>& shapes = leads ? place->leader_shapes : place->shapes;
+    *rank = static_cast<int>(i);
     if (!ReadShapes(*place, i, &shapes)) {
       *why = Name(i) + " has broken what the ranks share";
       return false;

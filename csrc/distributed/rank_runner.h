@@ -51,9 +51,11 @@ struct RankRunnerOptions {
 
 class RankRunner {
  public:
-  // `on_trouble`: called on the loop's thread; ends the group, and Fail() follows.
+  static constexpr int kNobody = -1;
+  // `on_trouble`: called on the loop's thread with the reason and the rank to blame, kNobody if it is no single one;
+  // ends the group, and Fail() follows.
   RankRunner(EventLoop* loop, std::vector<RunnerRank> ranks, const RankRunnerOptions& options,
-             std::function<void(const std::string&)> on_trouble);
+             std::function<void(const std::string&, int)> on_trouble);
   ~RankRunner();
   RankRunner(const RankRunner&) = delete;
 
@@ -117,16 +119,16 @@ class RankRunner {
   Status Collect(Place* place, std::span<MsServingTensor> outputs);
   bool ReadShapes(const Place& place, size_t rank, std::vector<MsServingTensor>* shapes) const;
   std::string Name(size_t rank) const;
-  bool CompareShapes(Place* place, std::string* why);
+  bool CompareShapes(Place* place, std::string* why, int* rank);
   Status TakeOutputs(const Place& place, std::span<MsServingTensor> outputs);
-  Status Lose(const Place& place, const std::string& why);
+  Status Lose(const Place& place, const std::string& why, int rank = kNobody);
   Status Lost();
   static void WaitForBell(const Place& place, const timespec* at_most);
 
   EventLoop& loop_;
   std::vector<RunnerRank> ranks_;
   const RankRunnerOptions options_;
-  const std::function<void(const std::string&)> on_trouble_;
+  const std::function<void(const std::string&, int)> on_trouble_;
   std::vector<uint32_t> slots_;  // of local ranks
   bool has_local_ = false;
   bool has_remote_ = false;

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -153,6 +154,9 @@ py::bytes Connect(RankLauncher& launcher, double timeout_s) {
     py::gil_scoped_release no_gil;
     status = launcher.Connect(Nanos(timeout_s), &configuration);
   }
+  if (status.kind() == ErrorKind::kInvalidInput) {
+    throw std::runtime_error(status.message());  // trying again does not help
+  }
   if (!status.ok()) {
     RaiseConnectionError(status.message());
   }
@@ -180,6 +184,8 @@ std::optional<std::pair<std::string, std::string>> NextEvent(RankLauncher& launc
       return std::pair<std::string, std::string>(
           "launch", "{\"token\": " + JsonText(event.token) + ", \"scheduler\": " + JsonText(event.scheduler) + "}");
     case LauncherEvent::Kind::kStop: return std::pair<std::string, std::string>("stop", event.reason);
+    case LauncherEvent::Kind::kLogWanted:
+      return std::pair<std::string, std::string>("log wanted", std::to_string(event.rank));
     case LauncherEvent::Kind::kRefused: break;
   }
   return std::pair<std::string, std::string>("refused", event.reason);
@@ -293,16 +299,21 @@ void BindRanks(py::module_& m) {
            }),
            py::arg("address"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("use_tls"))
       .def("connect", &Connect, py::arg("timeout_s"),
-           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers.")
+           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers. RuntimeError: "
+           "the "
+           "address or the TLS files are of no use.")
       .def(
           "claim",
           [](RankLauncher& launcher, const std::vector<uint32_t>& ranks, const std::string& host,
              const OptionalText& scheduler) { launcher.Claim(ranks, host, scheduler.value_or("")); },
           py::arg("ranks"), py::arg("host"), py::arg("scheduler"))
       .def("next_event", &NextEvent, py::arg("timeout_s"),
-           "('launch', JSON of token and scheduler), ('stop', reason), ('refused', reason), or None after the time. "
-           "ConnectionError: the connection has ended.")
+           "('launch', JSON of token and scheduler), ('stop', reason), ('refused', reason), ('log wanted', rank), or "
+           "None "
+           "after the time. ConnectionError: the connection has ended.")
       .def("agent_died", &RankLauncher::AgentDied, py::arg("rank"), py::arg("text"))
+      .def("log_lines", &RankLauncher::LogLines, py::arg("rank"), py::arg("text"),
+           "Answers 'log wanted': the last lines of the rank's log.")
       .def("close", &RankLauncher::Close, py::call_guard<py::gil_scoped_release>());
   py::class_<Agent>(m, "RankAgent", "A rank: its sessions and its connection to the worker. Private.")
       .def(py::init<const std::string&, const OptionalText&, const OptionalText&, const OptionalText&, bool,

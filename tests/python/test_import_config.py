@@ -1,5 +1,7 @@
 """Importing a servable_config.py, and telling why that failed."""
 
+import json
+
 import pytest
 
 from mindspore_serving.worker import _servable_module
@@ -60,3 +62,11 @@ def test_a_cause_is_told_unless_it_is_told_already():
 
     assert "Caused by KeyError: 'deep'" in failure("shallow")
     assert "Caused by" not in failure("shallow, because of 'deep'")
+
+
+def test_frames_of_pythons_own_library_are_told_with_a_users_alone():
+    with pytest.raises(ValueError) as raised:
+        json.loads("{")
+    assert "test_import_config.py" in (text := _servable_module.describe_failure(raised.value)) and "decoder.py" in text
+    inner = raised.value.with_traceback(raised.value.__traceback__.tb_next)
+    assert "decoder.py" not in _servable_module.describe_failure(inner)

@@ -194,6 +194,12 @@ def test_the_migration_page_shows_the_same_method_twice(config):
     assert len(config(loop).methods["add_often"].stages) == 3
 
 
+def test_the_servable_page_shows_a_servable_that_registers(config):
+    page = Path(__file__).resolve().parents[2] / "docs" / "servable.md"
+    methods = config("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))).methods
+    assert {name: len(one.stages) for name, one in methods.items()} == {"classify": 3, "classify_brightened": 2}
+
+
 # ---- what is refused
 
 

@@ -120,13 +120,15 @@ def describe_subgraphs(ranks: list[dict[str, Any]], declaration: ModelDeclaratio
     """
     ranks = sorted(ranks, key=lambda rank: int(rank["rank"]))
     first, last = ranks[0]["models"], ranks[-1]["models"]
+    group = declaration.ranks
+    overlap = ", stages overlap" if group is not None and group.enable_pipeline_infer and group.stage_size > 1 else ""
     subgraphs: list[LoadedModel] = []
     for inputs_of, outputs_of in zip(first, last, strict=True):
         model = LoadedModel(
             os.path.basename(str(inputs_of["file"])),
             _infos(inputs_of["inputs"]),
             _infos(outputs_of["outputs"]),
-            way=f"{len(ranks)} ranks, {_ways(ranks, len(subgraphs))}",
+            way=f"{len(ranks)} ranks, {_ways(ranks, len(subgraphs))}{overlap}",
             without_batch=declaration.without_batch_dim_inputs,
         )
         model.find_batch_size(declaration.with_batch_dim)

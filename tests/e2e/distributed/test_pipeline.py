@@ -2,6 +2,7 @@
 dies with several runs out fails them all."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -59,6 +60,7 @@ def times_asleep(pid: int) -> int:
 
 def test_TheFirstRankBeginsTheNextRun_WhileTheLastIsAtTheFirst(make_servable: Make, parts: Parts):
     servable = start(make_servable, parts, last="slow2", timeout=60)
+    assert re.search(r"is run by 2 ranks, .*, stages overlap", servable.logs()), servable.logs()
     first_rank = servable.agents()[0]
     answers: dict[int, np.ndarray] = {}
 
