@@ -19,8 +19,11 @@ TOTAL_SHAPE = (1024, 1024)
 RESNET_BATCH = 4
 RESNET_EDGE = 64  # pixels; an image of 224 takes twelve times as long
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "resnet50"))
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+sys.path += [str(EXAMPLES / "resnet50"), str(EXAMPLES / "digits")]
 from export_model import ResNet50  # noqa: E402
+
+from lenet import LeNet  # noqa: E402
 
 
 class Add(nn.Cell):
@@ -35,25 +38,6 @@ class Total(nn.Cell):
 
     def construct(self, x):
         return self.total(x)
-
-
-class LeNet(nn.Cell):
-    """As in examples/digits, which trains it."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, pad_mode="same")
-        self.conv2 = nn.Conv2d(16, 32, 3, pad_mode="same")
-        self.pool = nn.MaxPool2d(2, 2)
-        self.relu = nn.ReLU()
-        self.flatten = nn.Flatten()
-        self.fc1 = nn.Dense(32 * 2 * 2, 64)
-        self.fc2 = nn.Dense(64, 10)
-
-    def construct(self, x):
-        x = self.pool(self.relu(self.conv1(x)))
-        x = self.pool(self.relu(self.conv2(x)))
-        return self.fc2(self.relu(self.fc1(self.flatten(x))))
 
 
 def export_with_sample(net: nn.Cell, name: str, shape: tuple[int, ...], folder: Path) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,7 @@ from cases import (  # noqa: E402
     python_stage,
     serving,
 )
-from harness import budget, load  # noqa: E402
+from harness import budget, load, record  # noqa: E402
 from harness.case import FigureCase, LoadCase, Outcome, Sample, Target  # noqa: E402
 from harness.table import render, render_budget, render_rates  # noqa: E402
 from harness.targets import ServingTarget  # noqa: E402
@@ -46,6 +47,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=3, help="(default: 3)")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "release", help="where the echo programs are")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there as Markdown, too")
+    parser.add_argument(
+        "--readme", action="store_true", help="keep the results for the README's table, and write that table again"
+    )
+    parser.add_argument(
+        "--readme-only", action="store_true", help="write the README's table from what is kept, and stop"
+    )
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     return parser.parse_args()
 
@@ -132,14 +139,45 @@ def report(cases: Sequence[Case], outcomes: dict[str, Outcome], description: str
     return "\n\n".join([*parts, description])
 
 
+def all_cases(build: Path, get_target: Callable[[str], Target], seconds: int) -> list[Case]:
+    servables, env = WORK / "servables", environment()
+    return [
+        *lifecycle.cases(WORK, env),
+        *ceilings.cases(servables),
+        *serving.cases(),
+        *codec.cases(build),
+        *models.cases(servables),
+        *open_loop.cases(build, WORK, get_target, seconds),
+        *overload.cases(build, WORK, env, seconds),
+        *python_stage.cases(get_target, seconds, WORK),
+        *extra_workers.cases(),
+        *distributed.cases(WORK),
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {"BENCH_SERVABLE_DIRECTORY": str(WORK / "servables"), "BENCH_SERVABLES": "add,addb,big,total"}
+
+
+def no_target(name: str) -> Target:
+    raise RuntimeError(f"nothing is measured now, and {name} is not started")
+
+
+def readme_table() -> str:
+    return record.table(all_cases(WORK, no_target, 1), record.read(record.STORED))
+
+
 def main() -> int:
     arguments = parse_arguments()
+    if arguments.readme_only:
+        record.write_readme(readme_table(), record.README)
+        return 0
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # servers under test end with the run
     if (os.cpu_count() or 1) < 2:
         raise SystemExit("two cores are needed: one for the server, one for the load")
     WORK.mkdir(parents=True, exist_ok=True)
     servables = WORK / "servables"
-    env = {"BENCH_SERVABLE_DIRECTORY": str(servables), "BENCH_SERVABLES": "add,addb,big,total"}
+    env = environment()
     makers: dict[str, Callable[[], contextlib.AbstractContextManager[Target]]] = {
         "serving": lambda: ServingTarget(ROOT / "benchmarks" / "server.py", WORK, env),
         **distributed.targets(WORK),
@@ -148,18 +186,7 @@ def main() -> int:
         **ceilings.programs(arguments.build),
     }
     with Targets(makers) as targets:
-        cases: list[Case] = [
-            *lifecycle.cases(WORK, env),
-            *ceilings.cases(servables),
-            *serving.cases(),
-            *codec.cases(arguments.build),
-            *models.cases(servables),
-            *open_loop.cases(arguments.build, WORK, targets.get, arguments.seconds),
-            *overload.cases(arguments.build, WORK, env, arguments.seconds),
-            *python_stage.cases(targets.get, arguments.seconds, WORK),
-            *extra_workers.cases(),
-            *distributed.cases(WORK),
-        ]
+        cases = all_cases(arguments.build, targets.get, arguments.seconds)
         if arguments.case:
             cases = [case for case in cases if any(name in case.name for name in arguments.case)]
         if arguments.list or not cases:
@@ -173,6 +200,9 @@ def main() -> int:
     print(report(cases, outcomes, description, markdown=False))
     if arguments.markdown:
         arguments.markdown.write_text(report(cases, outcomes, description, markdown=True) + "\n")
+    if arguments.readme:
+        record.store(outcomes, f"{date.today().isoformat()}, {description}", record.STORED)
+        record.write_readme(readme_table(), record.README)
     return 1 if any(outcome.error for outcome in outcomes.values()) else 0
 
 

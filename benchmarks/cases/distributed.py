@@ -2,13 +2,15 @@
 
 Against the same graph run by the same two ranks in a bare loop. Everything uses all cores, as the collective wakes
 processes on both; so the figures move with whatever else the machine does.
+
+A model of two stages of some milliseconds each is measured with `enable_pipeline_infer` and without.
 """
 
 import functools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import numpy as np
 
 from cases.serving import grpc_load
 from export_rank_models import WEIGHT
+from export_stages import BATCH as STAGE_BATCH
+from export_stages import WIDTH as STAGE_WIDTH
 from harness.case import FigureCase, LoadCase, Target
 from harness.load import Shape
 from harness.targets import cpu_seconds
@@ -35,20 +39,38 @@ def _models(work: Path) -> Path:
     return folder
 
 
-class RanksTarget:
-    """Server, launcher and ranks; processor time is that of all of them."""
+@functools.cache
+def _stages(work: Path) -> Path:
+    folder = work / "rank_stages"
+    script = ROOT / "benchmarks" / "export_stages.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True, timeout=300)
+    return folder
 
-    def __init__(self, work: Path) -> None:
+
+class RanksTarget:
+    """Server, launcher and ranks; processor time is that of all of them.
+
+    Args:
+        work: Where files go.
+        model: Gives the folder of the ranks' models, and the beginning of their names.
+        declared: Further arguments of declare_servable.
+    """
+
+    def __init__(
+        self, work: Path, model: Callable[[Path], tuple[Path, str]], declared: Mapping[str, object] = {}
+    ) -> None:
         self._work = work
+        self._model = model
+        self._declared = declared
 
     def __enter__(self) -> "RanksTarget":
         folder = self._work / "distributed"
         shutil.rmtree(folder, ignore_errors=True)
-        models = _models(self._work)
-        self._servable = RankServable(folder)
+        models, name = self._model(self._work)
+        self._servable = RankServable(folder, declared=self._declared)
         try:
             self._servable.start_server()
-            self._servable.start_launcher([models / f"rows2_{rank}.mindir" for rank in range(2)])
+            self._servable.start_launcher([models / f"{name}_{rank}.mindir" for rank in range(2)])
             self._servable.wait_ready()
         except BaseException:
             self._servable.kill()
@@ -68,7 +90,15 @@ class RanksTarget:
 
 
 def targets(work: Path) -> dict[str, Callable[[], AbstractContextManager[Target]]]:
-    return {"ranks": lambda: RanksTarget(work)}
+    def staged(pipeline: bool) -> RanksTarget:
+        declared = {"stage_size": 2, "enable_pipeline_infer": pipeline}
+        return RanksTarget(work, lambda work: (_stages(work), "stages"), declared)
+
+    return {
+        "ranks": lambda: RanksTarget(work, lambda work: (_models(work), "rows2")),
+        "stages": lambda: staged(pipeline=False),
+        "stages-pipeline": lambda: staged(pipeline=True),
+    }
 
 
 def cases(work: Path) -> list[FigureCase | LoadCase]:
@@ -83,6 +113,8 @@ def cases(work: Path) -> list[FigureCase | LoadCase]:
     row = np.ones(WEIGHT.shape[0], np.float32)
     one = [{"x": row}], [{"y": row @ WEIGHT}]
     sixteen = one[0] * 16, one[1] * 16
+    staged_row = np.ones(STAGE_WIDTH, np.float32)
+    full = [{"x": staged_row}] * STAGE_BATCH, [{"y": staged_row}] * STAGE_BATCH
     return [
         FigureCase("distributed-bare", "2 ranks, bare AllReduce run, p50", "µs", bare),
         LoadCase("distributed-1x1", "2 ranks, gRPC, one connection", "ranks",
@@ -90,4 +122,9 @@ def cases(work: Path) -> list[FigureCase | LoadCase]:
         LoadCase("distributed-64x1", "2 ranks, gRPC 64x1", "ranks", grpc_load("ranks", "predict", Shape(64), one)),
         LoadCase("distributed-batch", "2 ranks, 16 instances a request, 16x1", "ranks",
                  grpc_load("ranks", "predict", Shape(16), sixteen), units=16, unit="instances/s"),
+        *(
+            LoadCase(f"distributed-{target}", f"2 stages{text}, full batches, 4x1", target,
+                     grpc_load("ranks", "predict", Shape(4), full))
+            for target, text in (("stages", ""), ("stages-pipeline", ", enable_pipeline_infer"))
+        ),
     ]  # fmt: skip

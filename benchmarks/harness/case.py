@@ -56,6 +56,8 @@ class Outcome:
     samples: list[Sample] = field(default_factory=list)
     figures: list[float] = field(default_factory=list)
     error: str = ""
+    known_spread: float | None = None  # of an outcome that was kept as medians
+    run: str = ""  # that it is of, where several are shown together
 
     def median(self, name: str) -> float:
         return statistics.median(getattr(sample, name) for sample in self.samples)
@@ -67,6 +69,8 @@ class Outcome:
     @property
     def spread(self) -> float:
         """Between the slowest and the fastest repetition, as a share of the median."""
+        if self.known_spread is not None:
+            return self.known_spread
         values = self.figures or [sample.rate for sample in self.samples]
         median = statistics.median(values)
         return (max(values) - min(values)) / median if median else 0.0

@@ -11,9 +11,9 @@ Case = LoadCase | FigureCase
 
 def _against(case: Case, outcomes: Mapping[str, Outcome]) -> str:
     other = outcomes.get(case.against)
-    if other is None or other.error:
-        return ""
     mine = outcomes[case.name]
+    if other is None or other.error or other.run != mine.run:
+        return ""
     if isinstance(case, FigureCase):
         return f"{mine.figure - other.figure:+.2f} {case.unit} on {case.against}" if other.figures else ""
     if other.figures and case.name.endswith("-1x1"):

@@ -8,7 +8,7 @@ from rivals.results import Results, Row
 OURS = ("ours", "ours-functions")
 CEILINGS = ("echo-grpc", "echo-rest")
 # A rival is ahead if it is so by more than what two runs of the same server differ by.
-MARGIN = 0.03
+MARGIN = {"requests_s": 0.03, "cpu_us": 0.03, "p50_us": 0.03, "p99_us": 0.25}
 
 
 def good(rows: Iterable[Row]) -> list[Row]:
@@ -94,7 +94,7 @@ def losses(results: Results) -> list[Loss]:
             if ours is None or theirs is None:
                 continue
             mine, their = figure(ours, name), figure(theirs, name)
-            ahead = their > mine * (1 + MARGIN) if name == "requests_s" else their < mine * (1 - MARGIN)
+            ahead = their > mine * (1 + MARGIN[name]) if name == "requests_s" else their < mine * (1 - MARGIN[name])
             if ahead:
                 found.append(Loss(case, level, name, theirs["rival"], theirs["protocol"], their, mine))
     return found

@@ -14,10 +14,12 @@ from harness.targets import SERVER_CORE
 from rivals.rival import FOLDER
 
 _MEMCPY_BYTES = 4 << 20
-# Works that are one MindSpore model: its file, and the batch dimension that it was exported with.
+# The MindSpore models of each work, and the batch dimension that they were exported with (0: none). Their times add up;
+# Python stages beside them are not in it.
 _SESSIONS = {
-    "add": ("add", 0), "addb": ("addb", 32), "mlp": ("mlp", 32), "lenet": ("lenet", 32), "resnet50": ("resnet50", 1),
-    "big": ("big", 0),
+    "add": (("add",), 0), "addb": (("addb",), 32), "mlp": (("mlp",), 32), "lenet": (("lenet",), 32),
+    "prepost": (("mlp",), 32), "pipeline": (("embed", "mix", "head"), 32), "resnet50": (("resnet50",), 1),
+    "big": (("big",), 0),
 }  # fmt: skip
 
 
@@ -55,6 +57,12 @@ def memcpy_mb_s() -> float:
     return copies * _MEMCPY_BYTES / 1e6 / (time.perf_counter() - started)
 
 
+def _run_times(model: Path, rows: Sequence[int]) -> list[float]:
+    """Of a run with so many rows, in µs."""
+    text = _pinned([sys.executable, str(FOLDER.parent / "bare_session.py"), str(model), *map(str, rows)], {}, 60)
+    return [1e6 / float(line) for line in text.splitlines()[-len(rows) :]]
+
+
 def measure(works: Sequence[str], models: Path, function_python: Path | None, packages: Sequence[Path]) -> Ceilings:
     found = Ceilings(memcpy_mb_s=memcpy_mb_s())
     env = {
@@ -63,18 +71,17 @@ def measure(works: Sequence[str], models: Path, function_python: Path | None, pa
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+    times: dict[str, list[float]] = {}  # of a model, with a full batch and with one row
     for work in works:
-        if work in _SESSIONS:
-            file, batch = _SESSIONS[work]
-            script, model = FOLDER.parent / "bare_session.py", models / "mindir" / f"{file}.mindir"
-            rows = dict.fromkeys([batch, min(1, batch)])  # a full batch, and one row if that is another
-            try:
-                text = _pinned([sys.executable, str(script), str(model), *map(str, rows)], {}, 60)
-                runs = dict(zip(rows, map(float, text.splitlines()[-len(rows) :]), strict=True))
-                found.sessions[work] = runs[batch] * max(1, batch)
-                found.one_row_us[work] = 1e6 / runs[min(1, batch)]
-            except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:
-                found.errors[f"session of {work}"] = str(error)
+        names, batch = _SESSIONS[work]
+        try:
+            for name in names:
+                if name not in times:
+                    times[name] = _run_times(models / "mindir" / f"{name}.mindir", [batch, 1] if batch > 1 else [batch])
+            found.sessions[work] = max(1, batch) * 1e6 / sum(times[name][0] for name in names)
+            found.one_row_us[work] = sum(times[name][-1] for name in names)
+        except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:
+            found.errors[f"session of {work}"] = str(error)
     if function_python is not None:
         try:
             text = _pinned([str(function_python), str(FOLDER / "shared" / "bare_function.py"), "0.4", *works], env, 90)

@@ -22,9 +22,11 @@ def machine() -> dict[str, object]:
     }
 
 
-def versions(rival: Rival) -> dict[str, str]:
+def versions(rival: Rival) -> dict[str, object]:
+    """What was measured: package, Python and the settings, which a later version of the harness may change."""
     state = install.read_state(rival)
     return {
         "package": f"{rival.package} {install.installed_version(rival)}".strip(),
+        "settings": list(rival.settings),
         "python": platform.python_version() if rival.own_interpreter else (state.python if state else ""),
     }

@@ -116,8 +116,8 @@ def _rest(rows: _Rows) -> list[Goal]:
 def _models(rows: _Rows) -> list[Goal]:
     goals = []
     for case in plan.CASES:
-        if case.name not in rows.results.cases or case.instances != 1:
-            continue
+        if case.name not in rows.results.cases or case.instances != 1 or len(WORKS[case.work].stages) > 1:
+            continue  # Python stages are not in the model's own time
         ceilings = rows.results.run_of(case.name)["ceilings"]
         bare, one_us = ceilings["sessions"].get(case.work), ceilings.get("one_row_us", {}).get(case.work)
         full = rows.best(("ours",), case.name, str(case.main))

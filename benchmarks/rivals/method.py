@@ -28,10 +28,11 @@ METHOD = """## How each figure was got
 - **Memory.** Proportional set size of these processes after the run. Ours holds MindSpore.
 - **Ceilings.** Echoes are sent what ours is sent, with the same number in flight: nghttp2 for gRPC, our HTTP/1.1
   front-end for HTTP (large tensors go there as raw bytes). The computation alone runs back to back in one thread, in
-  full batches: MindSpore's session for ours, the functions for the others, nothing for the old package.
+  full batches: MindSpore's session for ours (all models of the case one after the other, Python stages not counted),
+  the functions for the others, nothing for the old package.
 - **Fairness.** Each server has the settings that its own guide recommends for production, with dynamic batching where
-  it has some, and its fastest protocol; all are listed above. All are pinned to one core, which suits none of them
-  better than another: with more cores those that share nothing between processes would gain more than these rows show.
+  it has some, and its fastest protocol; all are listed above, as they were in the run. All are pinned to one core, so
+  each has one worker; how they use several cores is not shown here. Before each load a server is left to come to rest.
 - **Runs in parts.** A case is always measured whole, all servers within minutes of each other. Where cases are of
   different runs, each says which one. A rate of a second or less of load moves by some percent from run to run.
 - `benchmarks/README.md` tells how to repeat it and how to add a server."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 _WIDTH, _VALUE, _BAR, _GAP, _TOP = 420, 90, 18, 6, 56
-_LETTER = 6.7  # how wide one is, at most, in the mean
+_LETTER = 7.5  # how wide one is, bold, in the mean
 _OURS, _OTHERS, _CEILING = "#1b7f5c", "#7a8699", "#c9ced6"
 _KINDS = {"ours": (_OURS, "ours"), "other": (_OTHERS, "others"), "ceiling": (_CEILING, "ceilings")}
 

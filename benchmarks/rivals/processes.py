@@ -90,12 +90,15 @@ def repin(pids: Sequence[int]) -> int:
 class MarkedServer:
     """Runs a command on the server's core with its log in a file. Use it as a context manager."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, *, ends_slowly: bool = False
+    ) -> None:
         self._command = ["taskset", "-c", str(SERVER_CORE), *command]
         self._mark = uuid.uuid4().hex
         self._env = {**os.environ, **env, _MARK: self._mark}
         self._cwd = cwd
         self._log = log
+        self._ends_slowly = ends_slowly
         self._process: subprocess.Popen[bytes] | None = None
         self.answered = False  # the caller's note
 
@@ -109,13 +112,14 @@ class MarkedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The first process is asked to end, then whatever it left behind, then nobody is asked."""
+        """The first process is asked to end, then whatever it left behind, then nobody is asked. What takes long to
+        end is not asked at all."""
         assert self._process is not None
-        if self._process.poll() is None:
+        if self._process.poll() is None and not self._ends_slowly:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_SECONDS)
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGKILL,) if self._ends_slowly else (signal.SIGTERM, signal.SIGKILL):
             for pid in self.pids():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)

@@ -101,14 +101,15 @@ The raw results are in [benchmarks/{RAW_NAME}](benchmarks/{RAW_NAME})."""
     def _losses(self) -> str:
         lost = analysis.losses(self.results)
         if not lost:
-            none = "In no row of this run is a rival ahead of the better of our two variants by more than 3 %."
+            none = "In no row is a rival ahead of the better of our two variants by more than 3 % (p99: 25 %)."
             return f"## Where we lose\n\n{none}"
         rows = [
             [one.case, one.level, _METRICS[one.what], f"{self.rivals[one.rival].title} ({one.protocol})",
              number(one.theirs), number(one.ours)]
             for one in lost
         ]  # fmt: skip
-        reasons = [f"- **{name}**: {text}" for name, text in REASONS.items() if any(one.case == name for one in lost)]
+        reasons = [f"- **{name}**: {REASONS.get(name, 'not looked into yet.')}"
+                   for name in dict.fromkeys(one.case for one in lost)]  # fmt: skip
         header = ["case", "level", "what", "who", "theirs", "our best"]
         return "\n\n".join(["## Where we lose", table(header, rows, left=4), "\n".join(reasons)])
 
@@ -212,7 +213,7 @@ The raw results are in [benchmarks/{RAW_NAME}](benchmarks/{RAW_NAME})."""
         parts = ["## The servers and their settings"]
         for name, versions in self.results.versions.items():
             rival = self.rivals[name]
-            lines = "\n".join(f"- {setting}" for setting in rival.settings)
+            lines = "\n".join(f"- {setting}" for setting in versions.get("settings", rival.settings))
             parts.append(f"**{rival.title}**: {versions['package']}, Python {versions['python']}\n\n{lines}")
         absent = [[title, why] for title, why in ABSENT.items()]
         parts += ["Not measured:", table(["server", "why"], absent, left=2)]
@@ -222,7 +223,9 @@ The raw results are in [benchmarks/{RAW_NAME}](benchmarks/{RAW_NAME})."""
 def _run_line(run: Run, short: bool = False) -> str:
     machine, settings = run["machine"], run["settings"]
     kind = "quick" if settings["quick"] else "full"
-    when = f"{run['date']}, a {kind} run of {settings['minutes']:.0f} minutes, {settings['seconds']:g} s of load each"
+    when = (
+        f"{run['date']}, a {kind} run of {number(settings['minutes'])} minutes, {settings['seconds']:g} s of load each"
+    )
     load = f"load before it {machine['load_average_before']:.1f}"
     if short:
         return f"{when}, {load}"

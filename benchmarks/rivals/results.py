@@ -29,9 +29,9 @@ class Results:
         return [case for run in self.runs for case in run["cases"]]
 
     @property
-    def versions(self) -> dict[str, dict[str, str]]:
+    def versions(self) -> dict[str, dict[str, Any]]:
         """Of each server, as the latest run had it; ours and the ceilings first, as a run has them."""
-        found: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for run in self.runs:
             found.update(run["versions"])
         return found

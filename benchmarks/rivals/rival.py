@@ -38,6 +38,7 @@ class Rival:
     start_each_protocol: bool = False  # its idle routes would cost processor time: RIVALS_PROTOCOL names the one
     ceiling: bool = False  # an echo
     warm_up_seconds: float = 0  # of load before the first level of a protocol: its code is compiled as it runs
+    ends_slowly: bool = False  # then it is killed
     start_seconds: float = 5  # what a start takes, for the estimate
 
     @property

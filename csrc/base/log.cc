@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <mutex>
+#include <shared_mutex>
 #include <string>
 
 #include "base/clock.h"
@@ -48,13 +50,37 @@ std::atomic<int>& Threshold() {
   return threshold;
 }
 
+// Never destroyed: threads may log while the process ends.
+struct Sink {
+  std::shared_mutex mutex;  // shared by calls of the function
+  LogSink function = nullptr;
+  void* user = nullptr;
+};
+Sink& TheSink() {
+  static Sink& sink = *new Sink;
+  return sink;
+}
+
 }  // namespace
+
+void SetLogSink(LogSink sink, void* user) {
+  const std::unique_lock<std::shared_mutex> lock(TheSink().mutex);
+  TheSink().function = sink;
+  TheSink().user = user;
+}
 
 LogLevel LogThreshold() { return static_cast<LogLevel>(Threshold().load(std::memory_order_relaxed)); }
 
 void SetLogThreshold(LogLevel level) { Threshold().store(static_cast<int>(level), std::memory_order_relaxed); }
 
 void WriteLog(LogLevel level, std::string_view text) {
+  {
+    const std::shared_lock<std::shared_mutex> lock(TheSink().mutex);
+    if (TheSink().function != nullptr) {
+      TheSink().function(TheSink().user, level, text);
+      return;
+    }
+  }
   static constexpr const char* kNames[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
   timeval now{};
   gettimeofday(&now, nullptr);

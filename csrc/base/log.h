@@ -16,6 +16,11 @@ LogLevel LogThreshold();
 void SetLogThreshold(LogLevel level);
 void WriteLog(LogLevel level, std::string_view text);
 
+// Lines go to `sink` instead, without what stands before the text; null: to standard error again. A sink is called on
+// any thread, on several at once, and may not call anything here. When this returns, the one before is not running.
+using LogSink = void (*)(void* user, LogLevel level, std::string_view text);
+void SetLogSink(LogSink sink, void* user);
+
 // Lets one event a second through, and says how many it held back.
 class RateLimit {
  public:

@@ -37,10 +37,12 @@ enum class FrameKind : uint8_t {
   kStop = 14,          // worker: the orderly end, with its reason
   kRefused = 15,       // worker: why it ends the connection
   kPing = 16,          // both ways: I live
+  kLogWanted = 17,     // worker to launcher: a rank has failed a run; what has it printed?
+  kLogLines = 18,      // launcher: rank, the last lines of its log
   kCount,
 };
 
-inline constexpr uint32_t kFrameMagic = 0x314b524d;  // "MRK1": also the version of all this
+inline constexpr uint32_t kFrameMagic = 0x324b524d;  // "MRK2": also the version of all this
 inline constexpr size_t kFrameHeaderBytes = 8;
 // Bodies before a rank is registered, and all that a launcher sends.
 inline constexpr uint32_t kMaxSmallFrame = 64 << 10;

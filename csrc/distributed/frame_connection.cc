@@ -30,13 +30,14 @@ void FrameConnection::Send(FrameKind kind, std::string_view body) {
   MakeFrameHeader(kind, static_cast<uint32_t>(body.size()), &header);
   output().Append(header, sizeof(header));
   output().Append(body.data(), body.size());
+  appended_ += sizeof(header) + body.size();
   ScheduleOutput();
 }
 
-void FrameConnection::SendTensors(FrameKind kind, std::string_view head, uint64_t size,
-                                  std::span<const MsServingTensor> tensors) {
+uint64_t FrameConnection::SendTensors(FrameKind kind, std::string_view head, uint64_t size,
+                                      std::span<const MsServingTensor> tensors) {
   if (closed()) {
-    return;
+    return appended_;
   }
   uint8_t header[kFrameHeaderBytes];
   MakeFrameHeader(kind, static_cast<uint32_t>(size), &header);
@@ -48,7 +49,9 @@ void FrameConnection::SendTensors(FrameKind kind, std::string_view head, uint64_
       output().Append(kZero, PadOf(tensor.bytes));
     }
   }
+  appended_ += sizeof(header) + size;
   ScheduleOutput();
+  return appended_;
 }
 
 void FrameConnection::End(const std::string& why) {

@@ -41,8 +41,10 @@ class FrameConnection final : public Connection, private FrameSink {
   void Begin() { Start(); }
   void Send(FrameKind kind, std::string_view body = {});
   // `head` as WriteRun() or WriteDone() wrote it for these tensors, `size` what it returned. The tensors' bytes must
-  // stay until the other side has them all, or the connection is closed.
-  void SendTensors(FrameKind kind, std::string_view head, uint64_t size, std::span<const MsServingTensor> tensors);
+  // stay until the other side has them all, or the connection is closed. Returns what HasLeft() is asked with.
+  uint64_t SendTensors(FrameKind kind, std::string_view head, uint64_t size, std::span<const MsServingTensor> tensors);
+  // All of that frame has left, and nothing refers to its tensors any more.
+  bool HasLeft(uint64_t frame) { return appended_ - output().size() >= frame; }
   // Ends it at once; OnGone() follows with this reason.
   void End(const std::string& why);
   // The same, after what was sent has left.
@@ -62,6 +64,7 @@ class FrameConnection final : public Connection, private FrameSink {
   FrameParser parser_;
   std::string why_;
   int64_t heard_ns_;
+  uint64_t appended_ = 0;  // bytes, to the output
   TimerId beat_ = 0;
 };
 

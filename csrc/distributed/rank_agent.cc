@@ -99,26 +99,25 @@ std::string RankAgent::Run(const std::function<bool()>& interrupted) {
 
 std::string RankAgent::RunUntilEnd(const std::function<bool()>& interrupted) {
   while (WaitForBell(interrupted)) {
-    if (has_board_.load(std::memory_order_acquire)) {
-      const uint64_t seq = board_.order().seq.load(std::memory_order_acquire);
-      if (seq != last_seq_) {
-        last_seq_ = seq;
-        RunLocal(seq);
-      }
-    }
-    while (true) {
+    bool ran = true;
+    while (ran) {
+      ran = RunNextLocal();
+      bool ordered = false;
       {
         std::lock_guard lock(mutex_);
         if (ended_) {
           return why_;
         }
-        if (orders_.empty()) {
-          break;
+        if (!orders_.empty()) {
+          order_ = std::move(orders_.front());
+          orders_.pop_front();
+          ordered = true;
         }
-        order_ = std::move(orders_.front());
-        orders_.pop_front();
       }
-      RunRemote(&order_);
+      if (ordered) {
+        RunRemote(&order_);
+        ran = true;
+      }
     }
     if (stop_requested_.load(std::memory_order_acquire)) {
       return kStopped;
@@ -173,8 +172,8 @@ Status RankAgent::RunGraph(Graph* graph) {
   return status;
 }
 
-Status RankAgent::TakeLocalInputs(Graph* graph) {
-  const BoardOrder& order = board_.order();
+Status RankAgent::TakeLocalInputs(uint32_t place, Graph* graph) {
+  const BoardOrder& order = board_.order(place);
   if (graph->inputs.empty()) {
     return Status::Ok();
   }
@@ -182,48 +181,60 @@ Status RankAgent::TakeLocalInputs(Graph* graph) {
     return Status(ErrorKind::kInternal, "the worker has sent " + std::to_string(order.inputs) +
                                             " inputs, the model has " + std::to_string(graph->inputs.size()));
   }
-  if (Status status = inputs_window_.Follow(local_socket_.get(), order.input_generation); !status.ok()) {
+  if (Status status = inputs_->Follow(local_socket_.get(), place, order.input_generation); !status.ok()) {
     return status;
   }
   for (size_t i = 0; i < graph->inputs.size(); ++i) {
-    if (!inputs_window_.Take(board_.inputs()[i], &graph->inputs[i])) {
+    if (!inputs_->Take(place, board_.inputs(place)[i], &graph->inputs[i])) {
       return Status(ErrorKind::kInternal, "input " + std::to_string(i) + " does not lie in the shared memory");
     }
   }
   return Status::Ok();
 }
 
+// False: there is none.
+bool RankAgent::RunNextLocal() {
+  if (!has_board_.load(std::memory_order_acquire) || halted_ ||
+      board_.head().newest.load(std::memory_order_acquire) == last_seq_) {
+    return false;
+  }
+  RunLocal(++last_seq_);
+  return true;
+}
+
 void RankAgent::RunLocal(uint64_t seq) {
+  const uint32_t place = board_.head().places[seq % place_bells_.size()] % place_bells_.size();
   Status status;
-  Graph* graph = GraphOf(board_.order().subgraph, &status);
+  Graph* graph = GraphOf(board_.order(place).subgraph, &status);
   if (graph != nullptr) {
-    status = TakeLocalInputs(graph);
+    status = TakeLocalInputs(place, graph);
     if (status.ok()) {
       status = RunGraph(graph);
     }
   }
-  AnswerLocally(seq, status, graph);
+  AnswerLocally(seq, place, status, graph);
 }
 
-void RankAgent::AnswerLocally(uint64_t seq, const Status& outcome, Graph* graph) {
-  BoardOrder& order = board_.order();
-  BoardSlot& slot = board_.slot(slot_);
+void RankAgent::AnswerLocally(uint64_t seq, uint32_t place, const Status& outcome, Graph* graph) {
+  BoardOrder& order = board_.order(place);
+  BoardSlot& slot = board_.slot(place, slot_);
   Status status = outcome;
   if (status.ok()) {
-    BoardTensor* described = board_.outputs(slot_);
+    BoardTensor* described = board_.outputs(place, slot_);
+    Outputs& memory = outputs_[place];
     const bool wanted = order.answering_rank == options_.rank;
     if (wanted) {
-      status = outputs_arena_.Place(graph->outputs, graph->placed.data());
-      if (status.ok() && outputs_arena_.generation() != sent_generation_) {
-        status = SendMemory(local_socket_.get(), outputs_arena_.fd());
-        sent_generation_ = outputs_arena_.generation();
+      status = memory.arena.Place(graph->outputs, graph->placed.data());
+      if (status.ok() && memory.arena.generation() != memory.sent_generation) {
+        status = SendMemory(local_socket_.get(), place, memory.arena.fd());
+        memory.sent_generation = memory.arena.generation();
       }
     }
     for (size_t i = 0; status.ok() && i < graph->outputs.size(); ++i) {
       const MsServingTensor& output = graph->outputs[i];
       if (wanted) {
         if (output.bytes > 0) {
-          std::memcpy(outputs_arena_.base() + graph->placed[i].offset, output.data, output.bytes);
+          std::memcpy(memory.arena.base() + graph->placed[i].offset, output.data, output.bytes);
         }
         described[i] = graph->placed[i];
       } else {
@@ -232,18 +243,22 @@ void RankAgent::AnswerLocally(uint64_t seq, const Status& outcome, Graph* graph)
       }
     }
     slot.outputs = static_cast<uint32_t>(graph->outputs.size());
-    slot.output_generation = sent_generation_;
+    slot.output_generation = memory.sent_generation;
   }
+  halted_ = !status.ok() && place_bells_.size() > 1;
   slot.failed = status.ok() ? 0 : 1;
   slot.text_bytes = static_cast<uint32_t>(std::min(status.message().size(), BoardSlot::kTextBytes));
   std::memcpy(slot.text, status.message().data(), slot.text_bytes);
   slot.seq.store(seq, std::memory_order_release);
   if (order.left.fetch_sub(1, std::memory_order_acq_rel) == 1 || !status.ok()) {
-    eventfd_write(worker_bell_.get(), 1);
+    eventfd_write(place_bells_[place].get(), 1);
   }
 }
 
 void RankAgent::RunRemote(FrameBody* body) {
+  if (halted_) {
+    return;
+  }
   RunHead run;
   std::vector<MsServingTensor> inputs;
   Status status;
@@ -259,18 +274,40 @@ void RankAgent::RunRemote(FrameBody* body) {
       status = RunGraph(graph);
     }
   }
-  const DoneHead done{run.seq, !status.ok(), status.message()};
-  std::span<const MsServingTensor> outputs;
+  const bool several = answers_.size() > 1;
+  halted_ = !status.ok() && several;
+  Answer& answer = answers_[run.seq % answers_.size()];
+  answer.tensors.clear();
   if (status.ok()) {
-    outputs = graph->outputs;
+    answer.tensors = graph->outputs;
   }
-  // The worker orders the next run when it has all of this: until then both the head and the outputs stay.
-  uint64_t size = WriteDone(done, outputs, status.ok() && run.wants_outputs, &head_);
+  const bool data = status.ok() && run.wants_outputs;
+  uint64_t size = WriteDone({run.seq, !status.ok(), status.message()}, answer.tensors, data, &answer.head);
   if (size == 0) {
-    size = WriteDone({run.seq, true, "the rank's outputs are too large"}, {}, false, &head_);
-    outputs = {};
+    answer.tensors.clear();
+    halted_ = several;
+    size = WriteDone({run.seq, true, "the rank's outputs are too large"}, {}, false, &answer.head);
+  } else if (data && several) {
+    KeepOutputs(&answer);
   }
-  link_->SendTensors(FrameKind::kDone, head_.body(), size, outputs);
+  link_->SendTensors(FrameKind::kDone, answer.head.body(), size, answer.tensors);
+}
+
+// The session may run again before they have left.
+void RankAgent::KeepOutputs(Answer* answer) {
+  size_t bytes = 0;
+  for (const MsServingTensor& tensor : answer->tensors) {
+    bytes += tensor.bytes;
+  }
+  answer->bytes.resize(std::max(bytes, answer->bytes.size()));
+  uint8_t* to = answer->bytes.data();
+  for (MsServingTensor& tensor : answer->tensors) {
+    if (tensor.bytes > 0) {
+      std::memcpy(to, tensor.data, tensor.bytes);
+    }
+    tensor.data = to;
+    to += tensor.bytes;
+  }
 }
 
 Status RankAgent::OnFrame(FrameKind kind, FrameBody* body) {
@@ -285,6 +322,9 @@ Status RankAgent::OnFrame(FrameKind kind, FrameBody* body) {
     }
     case FrameKind::kBegin: return Begin(body);
     case FrameKind::kRun: {
+      if (answers_.empty()) {
+        return Status(ErrorKind::kInvalidInput, "the worker has sent a run before it has begun");
+      }
       {
         std::lock_guard lock(mutex_);
         orders_.push_back(std::move(*body));
@@ -343,12 +383,14 @@ Status RankAgent::Begin(FrameBody* body) {
   const bool local = reader.U8() == 1;
   BoardShape shape;
   shape.slots = reader.U32();
+  shape.runs = reader.U32();
   shape.max_inputs = reader.U32();
   shape.max_outputs = reader.U32();
   const uint32_t slot = reader.U32();
-  if (!reader.AtEnd()) {
+  if (!reader.AtEnd() || shape.runs < 1 || shape.runs > kMaxRunsOut) {
     return Status(ErrorKind::kInvalidInput, "the worker has sent a broken frame");
   }
+  answers_.resize(shape.runs);
   if (local) {
     ControlMessage message;
     if (!local_socket_ || slot >= shape.slots) {
@@ -357,7 +399,7 @@ Status RankAgent::Begin(FrameBody* body) {
     if (Status status = ReceiveControl(local_socket_.get(), &message); !status.ok()) {
       return status;
     }
-    if (message.kind != 'B' || message.fds.size() != 2) {
+    if (message.kind != 'B' || message.fds.size() != 1 + shape.runs) {
       return Status(ErrorKind::kInvalidInput, "the worker has sent a broken message");
     }
     SharedMemory memory;
@@ -367,7 +409,11 @@ Status RankAgent::Begin(FrameBody* body) {
     if (Status status = LocalBoard::Open(std::move(memory), shape, &board_); !status.ok()) {
       return status;
     }
-    worker_bell_ = std::move(message.fds[1]);
+    for (uint32_t place = 0; place < shape.runs; ++place) {
+      place_bells_.push_back(std::move(message.fds[1 + place]));
+      outputs_.emplace_back();
+    }
+    inputs_.emplace(shape.runs);
     slot_ = slot;
     has_board_.store(true, std::memory_order_release);
   }

@@ -1,5 +1,8 @@
 // One rank: its sessions, run as the worker says, on the thread that calls Run().
 //
+// Runs are taken in the order of their numbers, one after the other, and the next one at once if it has been ordered
+// already. Where several may be out at a time (local_board.h), a rank that has failed one takes no other.
+//
 // The link's thread takes part in nothing but the connection. When that ends, Run() returns; if it cannot, because the
 // rank is stuck in a collective whose other ranks are gone, or because the process never came so far, the process is
 // ended half a second later (RankAgentOptions::leave). The launcher's end is not seen here: worker/agent_link.h.
@@ -10,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +56,19 @@ class RankAgent final : private RankLinkListener {
     std::vector<BoardTensor> placed;
   };
 
+  // Of a place.
+  struct Outputs {
+    TensorArena arena{"msserving-outputs"};
+    uint64_t sent_generation = 0;
+  };
+  // What goes over the network for a run: it stays until the worker has it all, and that is certain when it orders a
+  // run whose number is greater by the runs that may be out.
+  struct Answer {
+    FrameWriter head;
+    std::vector<MsServingTensor> tensors;
+    std::vector<uint8_t> bytes;  // the outputs, if the session may run again before that
+  };
+
   explicit RankAgent(RankAgentOptions options);
   // On the link's thread.
   Status OnFrame(FrameKind kind, FrameBody* body) override;
@@ -62,11 +79,13 @@ class RankAgent final : private RankLinkListener {
   void Leave();
   // On Run()'s thread.
   std::string RunUntilEnd(const std::function<bool()>& interrupted);
+  bool RunNextLocal();
   void RunLocal(uint64_t seq);
   void RunRemote(FrameBody* body);
-  Status TakeLocalInputs(Graph* graph);
+  Status TakeLocalInputs(uint32_t place, Graph* graph);
   Status RunGraph(Graph* graph);
-  void AnswerLocally(uint64_t seq, const Status& status, Graph* graph);
+  void AnswerLocally(uint64_t seq, uint32_t place, const Status& status, Graph* graph);
+  void KeepOutputs(Answer* answer);
   Graph* GraphOf(uint32_t subgraph, Status* status);
   bool WaitForBell(const std::function<bool()>& interrupted);
   void Ring();
@@ -78,20 +97,20 @@ class RankAgent final : private RankLinkListener {
 
   // The machine's own path; written on the link's thread before has_board_, then of Run()'s thread.
   UniqueFd local_socket_;
-  UniqueFd worker_bell_;
   LocalBoard board_;
   uint32_t slot_ = 0;
   std::atomic<bool> has_board_{false};
-  TensorWindow inputs_window_;
-  TensorArena outputs_arena_{"msserving-outputs"};
-  uint64_t sent_generation_ = 0;
+  std::vector<UniqueFd> place_bells_;
+  std::optional<TensorWindows> inputs_;
+  std::deque<Outputs> outputs_;  // by place
   uint64_t last_seq_ = 0;
 
   // The other path.
   std::mutex mutex_;  // guards orders_, why_ and ended_
   std::deque<FrameBody> orders_;
   FrameBody order_;
-  FrameWriter head_;
+  std::vector<Answer> answers_;  // of run n: [n % runs that may be out]
+  bool halted_ = false;          // a run has failed, and others may be out that build on it
   bool ended_ = false;
   std::string why_;
   std::atomic<bool> stop_requested_{false};

@@ -78,6 +78,7 @@ Status RankServer::OnFrame(FrameConnection* connection, FrameKind kind, FrameBod
     case FrameKind::kHelloAgent: return OnAgentHello(connection, &peer, &reader);
     case FrameKind::kClaim: return OnClaim(connection, &peer, &reader);
     case FrameKind::kAgentDied: return OnAgentDied(connection, &reader);
+    case FrameKind::kLogLines: return OnLogLines(connection, &reader);
     case FrameKind::kRegister: return OnRegister(connection, &peer, &reader);
     case FrameKind::kAttached: return OnAttached(&peer, &reader);
     case FrameKind::kReady: return OnReady(&peer);
@@ -297,8 +298,9 @@ void RankServer::Begin() {
   run_options.stage_size = options_.stage_size;
   run_options.rank_timeout_ns = options_.rank_timeout_ns;
   run_options.grace_ns = options_.grace_ns;
+  run_options.pipeline = options_.pipeline;
   auto runner = std::make_shared<RankRunner>(&loop_, std::move(runners), run_options,
-                                             [this](const std::string& why) { FailGroup(why); });
+                                             [this](const std::string& why, int rank) { FailRank(why, rank); });
   {
     std::lock_guard lock(mutex_);
     descriptions_ = std::move(descriptions);
@@ -332,6 +334,18 @@ Status RankServer::OnAgentDied(FrameConnection* connection, FrameReader* reader)
   const bool expected = trouble_timer_ == 0 || trouble_rank_ < 0 || trouble_rank_ == static_cast<int>(number);
   if (launched_ && expected) {
     FailGroup(RankText(number, ranks_[number].host) + " has died: " + text);
+  }
+  return Status::Ok();
+}
+
+Status RankServer::OnLogLines(FrameConnection* connection, FrameReader* reader) {
+  const uint32_t number = reader->U32();
+  const std::string text(reader->Text());
+  if (!reader->AtEnd() || number >= ranks_.size() || ranks_[number].launcher != connection) {
+    return Broken();
+  }
+  if (trouble_timer_ != 0 && trouble_rank_ == static_cast<int>(number)) {
+    FailGroup(text.empty() ? trouble_ : trouble_ + "; the last lines of its log:\n" + text);
   }
   return Status::Ok();
 }

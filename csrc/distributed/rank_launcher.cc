@@ -79,11 +79,15 @@ Status RankLauncher::NextEvent(int64_t timeout_ns, bool* found, LauncherEvent* e
   return ended_ ? Status(ErrorKind::kCancelled, why_) : Status::Ok();
 }
 
-void RankLauncher::AgentDied(uint32_t rank, const std::string& text) {
-  FrameWriter died;
-  died.U32(rank);
-  died.ShortText(text);
-  Send(FrameKind::kAgentDied, died.Take());
+void RankLauncher::AgentDied(uint32_t rank, const std::string& text) { Tell(FrameKind::kAgentDied, rank, text); }
+
+void RankLauncher::LogLines(uint32_t rank, const std::string& text) { Tell(FrameKind::kLogLines, rank, text); }
+
+void RankLauncher::Tell(FrameKind kind, uint32_t rank, const std::string& text) {
+  FrameWriter body;
+  body.U32(rank);
+  body.ShortText(text);
+  Send(kind, body.Take());
 }
 
 void RankLauncher::Send(FrameKind kind, std::string body) {
@@ -123,6 +127,10 @@ Status RankLauncher::OnFrame(FrameKind kind, FrameBody* body) {
     case FrameKind::kRefused:
       event.kind = kind == FrameKind::kStop ? LauncherEvent::Kind::kStop : LauncherEvent::Kind::kRefused;
       event.reason = reader.Text();
+      break;
+    case FrameKind::kLogWanted:
+      event.kind = LauncherEvent::Kind::kLogWanted;
+      event.rank = reader.U32();
       break;
     default: return Status(ErrorKind::kInvalidInput, "the worker has sent what no launcher expects");
   }

@@ -13,11 +13,12 @@
 namespace msserving {
 
 struct LauncherEvent {
-  enum class Kind { kLaunch, kStop, kRefused };
+  enum class Kind { kLaunch, kStop, kRefused, kLogWanted };
   Kind kind = Kind::kLaunch;
   std::string token;      // of kLaunch: what the agents must show
   std::string scheduler;  // of kLaunch: what the launcher of rank 0 has claimed with
-  std::string reason;     // of the others
+  std::string reason;     // of kStop and kRefused
+  uint32_t rank = 0;      // of kLogWanted: to be answered with LogLines()
 };
 
 // Any thread. Connect() may be called again after the connection's end.
@@ -36,12 +37,14 @@ class RankLauncher final : private RankLinkListener {
   Status NextEvent(int64_t timeout_ns, bool* found, LauncherEvent* event);
   // `text`: how it ended and the last lines of its log.
   void AgentDied(uint32_t rank, const std::string& text);
+  void LogLines(uint32_t rank, const std::string& text);
   void Close();
 
  private:
   Status OnFrame(FrameKind kind, FrameBody* body) override;
   void OnEnd(const std::string& why) override;
   void Send(FrameKind kind, std::string body);
+  void Tell(FrameKind kind, uint32_t rank, const std::string& text);
 
   const WorkerAddress worker_;
   std::mutex link_mutex_;  // guards link_

@@ -63,19 +63,27 @@ uint32_t AnswerLimit(const RankDescription& rank) {
 }  // namespace
 
 RankRunner::RankRunner(EventLoop* loop, std::vector<RunnerRank> ranks, const RankRunnerOptions& options,
-                       std::function<void(const std::string&)> on_trouble)
+                       std::function<void(const std::string&, int)> on_trouble)
     : loop_(*loop),
       ranks_(std::move(ranks)),
       options_(options),
       on_trouble_(std::move(on_trouble)),
       slots_(ranks_.size()),
-      remotes_(ranks_.size()),
-      bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      places_(options.pipeline ? std::clamp<uint32_t>(options.stage_size, 1, kMaxRunsOut) : 1),
+      outputs_(static_cast<uint32_t>(places_.size())),
+      sent_(ranks_.size()) {
+  uint32_t number = 0;
+  for (Place& place : places_) {
+    place.number = number++;
+    place.bell = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  }
+}
 
 RankRunner::~RankRunner() = default;
 
 Status RankRunner::Begin() {
   BoardShape shape;
+  shape.runs = places();
   for (size_t i = 0; i < ranks_.size(); ++i) {
     for (const RankModel& model : ranks_[i].description.models) {
       shape.max_inputs = std::max(shape.max_inputs, static_cast<uint32_t>(model.info.inputs.size()));
@@ -88,6 +96,16 @@ Status RankRunner::Begin() {
       has_remote_ = true;
     }
   }
+  std::vector<int> shared;  // the board and the bells
+  for (Place& place : places_) {
+    if (!place.bell) {
+      return Status(ErrorKind::kInternal, std::string("eventfd: ") + std::strerror(errno));
+    }
+    while (has_remote_ && place.remotes.size() < ranks_.size()) {
+      place.remotes.emplace_back();
+    }
+    shared.push_back(place.bell.get());
+  }
   SharedMemory memory;
   if (Status status = SharedMemory::Create("msserving-ranks", shape.Bytes(), &memory); !status.ok()) {
     return status;
@@ -95,16 +113,18 @@ Status RankRunner::Begin() {
   if (Status status = LocalBoard::Open(std::move(memory), shape, &board_); !status.ok()) {
     return status;
   }
+  shared.insert(shared.begin(), board_.fd());
   for (size_t i = 0; i < ranks_.size(); ++i) {
     RunnerRank& rank = ranks_[i];
     if (IsLocal(i)) {
-      if (Status status = SendControl(rank.socket.get(), kBoardMessage, "", {board_.fd(), bell_.get()}); !status.ok()) {
+      if (Status status = SendControl(rank.socket.get(), kBoardMessage, "", shared); !status.ok()) {
         return status;
       }
     }
     FrameWriter begin;
     begin.U8(IsLocal(i) ? 1 : 0);
     begin.U32(shape.slots);
+    begin.U32(shape.runs);
     begin.U32(shape.max_inputs);
     begin.U32(shape.max_outputs);
     begin.U32(slots_[i]);
@@ -116,27 +136,30 @@ Status RankRunner::Begin() {
 }
 
 Status RankRunner::OnDone(uint32_t rank, FrameBody* body) {
-  Remote& remote = remotes_[rank];
   DoneHead done;
   std::vector<MsServingTensor> tensors;
-  const uint64_t seq = order().seq.load(std::memory_order_acquire);
   if (IsLocal(rank) || !ReadDone(body->bytes(), &done, &tensors)) {
     return Status(ErrorKind::kInvalidInput, "the rank has sent a broken answer");
   }
-  // Its inputs may be reused from now on: they must have left.
-  if (ranks_[rank].connection == nullptr || ranks_[rank].connection->has_unsent()) {
-    return Status(ErrorKind::kInvalidInput, "the rank has answered before it had the run");
-  }
-  if (done.seq != seq || remote.seq.load(std::memory_order_relaxed) == seq) {
+  Sent& sent = sent_[rank];
+  if (done.seq != sent.answered + 1 || done.seq > newest_sent_) {
     return Status(ErrorKind::kInvalidInput, "the rank has answered a run that it was not given");
   }
+  // Its inputs may be reused from now on: they must have left.
+  const size_t at = done.seq % places_.size();
+  if (ranks_[rank].connection == nullptr || !ranks_[rank].connection->HasLeft(sent.frames[at])) {
+    return Status(ErrorKind::kInvalidInput, "the rank has answered before it had the run");
+  }
+  sent.answered = done.seq;
+  Place& place = *place_of_[at];
+  Remote& remote = place.remotes[rank];
   std::swap(remote.body, *body);
   remote.tensors = std::move(tensors);
   remote.done = std::move(done);
   const bool failed = remote.done.failed;
-  remote.seq.store(seq, std::memory_order_release);
-  if (order().left.fetch_sub(1, std::memory_order_acq_rel) == 1 || failed) {
-    eventfd_write(bell_.get(), 1);
+  remote.seq.store(sent.answered, std::memory_order_release);
+  if (board_.order(place.number).left.fetch_sub(1, std::memory_order_acq_rel) == 1 || failed) {
+    eventfd_write(place.bell.get(), 1);
   }
   return Status::Ok();
 }
@@ -147,7 +170,9 @@ void RankRunner::Fail(const std::string& why) {
     why_ = why;
   }
   failed_.store(true, std::memory_order_release);
-  eventfd_write(bell_.get(), 1);
+  for (const Place& place : places_) {
+    eventfd_write(place.bell.get(), 1);
+  }
 }
 
 Status RankRunner::Lost() {
@@ -155,147 +180,199 @@ Status RankRunner::Lost() {
   return Status(ErrorKind::kWorkerUnavailable, why_);
 }
 
-// The group cannot go on. The loop ends the connections, so that nothing points to the inputs any more, and says so.
-Status RankRunner::Lose(const std::string& why) {
-  loop_.Post([this, why] { on_trouble_(why); });
-  while (!failed_.load(std::memory_order_acquire)) {
-    pollfd watched{bell_.get(), POLLIN, 0};
-    poll(&watched, 1, -1);
+// For ever, or until it has been rung or the time is over.
+void RankRunner::WaitForBell(const Place& place, const timespec* at_most) {
+  pollfd watched{place.bell.get(), POLLIN, 0};
+  if (ppoll(&watched, 1, at_most, nullptr) > 0) {
     eventfd_t count;
-    eventfd_read(bell_.get(), &count);
+    eventfd_read(place.bell.get(), &count);
+  }
+}
+
+// The group cannot go on. The loop ends the connections, so that nothing points to the inputs any more, and says so.
+// All runs that are out fail with what was said first.
+Status RankRunner::Lose(const Place& place, const std::string& why, int rank) {
+  loop_.Post([this, why, rank] { on_trouble_(why, rank); });
+  while (!failed_.load(std::memory_order_acquire)) {
+    WaitForBell(place, nullptr);
   }
   return Lost();
 }
 
-Status RankRunner::Run(uint32_t subgraph, std::span<const MsServingTensor> inputs, std::span<MsServingTensor> outputs) {
-  std::lock_guard lock(run_mutex_);
+Status RankRunner::Run(uint32_t number, uint32_t subgraph, std::span<const MsServingTensor> inputs,
+                       std::span<MsServingTensor> outputs) {
+  Place& place = places_[number];
+  std::lock_guard lock(place.mutex);
   if (failed_.load(std::memory_order_acquire)) {
     return Lost();
   }
-  if (Status status = Order(subgraph, inputs); !status.ok()) {
+  if (Status status = Order(&place, subgraph, inputs); !status.ok()) {
     return status;
   }
-  switch (WaitForRanks()) {
-    case Wait::kAll: return Collect(outputs);
+  switch (WaitForRanks(place)) {
+    case Wait::kAll: NoteEnd(place); return Collect(&place, outputs);
     case Wait::kLost: return Lost();
     case Wait::kSome: break;
   }
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
-    if (HasAnswered(i, &failed) && failed) {
-      return Lose(FailureOf(i) + "; " + Unanswered() + " did not finish");
+    if (HasAnswered(place, i, &failed) && failed) {
+      return Lose(place, FailureOf(place, i) + "; " + Unanswered(place) + " did not finish", static_cast<int>(i));
     }
   }
-  return Lose(Unanswered() + " did not answer within " + std::to_string(options_.rank_timeout_ns / kNanosPerMilli) +
-              " ms (rank_timeout_seconds)");
+  return Lose(place, Unanswered(place) + " did not answer within " +
+                         std::to_string(options_.rank_timeout_ns / kNanosPerMilli) + " ms (rank_timeout_seconds)");
 }
 
 // Nothing is ordered if this fails.
-Status RankRunner::Order(uint32_t subgraph, std::span<const MsServingTensor> inputs) {
-  BoardOrder& order = this->order();
+Status RankRunner::Order(Place* place, uint32_t subgraph, std::span<const MsServingTensor> inputs) {
   if (has_local_) {
-    BoardTensor* placed = board_.inputs();
-    if (Status status = inputs_.Place(inputs, placed); !status.ok()) {
+    BoardTensor* placed = board_.inputs(place->number);
+    if (Status status = place->inputs.Place(inputs, placed); !status.ok()) {
       return status;
-    }
-    if (inputs_.generation() != sent_generation_) {
-      for (size_t i = 0; i < ranks_.size(); ++i) {
-        if (!IsLocal(i)) {
-          continue;
-        }
-        // A rank that is gone is found out when the run is waited for.
-        if (Status status = SendMemory(ranks_[i].socket.get(), inputs_.fd()); !status.ok()) {
-          return Lose(Name(i) + ": " + status.message());
-        }
-      }
-      sent_generation_ = inputs_.generation();
     }
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (inputs[i].bytes > 0) {
-        std::memcpy(inputs_.base() + placed[i].offset, inputs[i].data, inputs[i].bytes);
+        std::memcpy(place->inputs.base() + placed[i].offset, inputs[i].data, inputs[i].bytes);
       }
     }
   }
-  ++seq_;
+  place->subgraph = subgraph;
+  place->run_inputs = inputs;
+  BoardOrder& order = board_.order(place->number);
   order.subgraph = subgraph;
   order.answering_rank = static_cast<uint32_t>(ranks_.size() - 1);
   order.inputs = static_cast<uint32_t>(inputs.size());
-  order.input_generation = sent_generation_;
+  order.input_generation = place->inputs.generation();
   order.left.store(static_cast<uint32_t>(ranks_.size()), std::memory_order_relaxed);
-  order.seq.store(seq_, std::memory_order_release);
+  std::unique_lock lock(order_mutex_);
+  if (place->inputs.generation() != place->sent_generation) {
+    if (Status status = SendInputMemory(place); !status.ok()) {
+      lock.unlock();
+      return Lose(*place, status.message());
+    }
+  }
+  place->seq = ++seq_;
+  place->ordered_ns = RealClock().NowNs();
+  BoardHead& head = board_.head();
+  head.places[seq_ % places_.size()] = static_cast<uint8_t>(place->number);
+  head.newest.store(seq_, std::memory_order_release);
   for (size_t i = 0; i < ranks_.size(); ++i) {
     if (IsLocal(i)) {
       eventfd_write(ranks_[i].bell.get(), 1);
     }
   }
   if (has_remote_) {
-    subgraph_ = subgraph;
-    run_inputs_ = inputs;
-    loop_.Post([this] { SendToRemotes(); });
+    loop_.Post([this, place] { SendToRemotes(place); });
   }
   return Status::Ok();
 }
 
-void RankRunner::SendToRemotes() {
+// Under order_mutex_: one at a time writes to the ranks' sockets.
+Status RankRunner::SendInputMemory(Place* place) {
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (!IsLocal(i)) {
+      continue;
+    }
+    // A rank that is gone is found out when the run is waited for.
+    if (Status status = SendMemory(ranks_[i].socket.get(), place->number, place->inputs.fd()); !status.ok()) {
+      return Status(status.kind(), Name(i) + ": " + status.message());
+    }
+  }
+  place->sent_generation = place->inputs.generation();
+  return Status::Ok();
+}
+
+void RankRunner::SendToRemotes(Place* place) {
   if (failed_.load(std::memory_order_acquire)) {
     return;  // the inputs may be gone
   }
+  newest_sent_ = place->seq;
+  const size_t at = place->seq % places_.size();
+  place_of_[at] = place;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     if (IsLocal(i) || ranks_[i].connection == nullptr) {
       continue;
     }
-    const bool takes_inputs = !ranks_[i].description.models[subgraph_].info.inputs.empty();
-    const std::span<const MsServingTensor> inputs = takes_inputs ? run_inputs_ : std::span<const MsServingTensor>();
+    const bool takes_inputs = !ranks_[i].description.models[place->subgraph].info.inputs.empty();
+    const std::span<const MsServingTensor> inputs =
+        takes_inputs ? place->run_inputs : std::span<const MsServingTensor>();
     const bool wanted = i + 1 == ranks_.size();
-    const uint64_t size = WriteRun({order().seq.load(std::memory_order_relaxed), subgraph_, wanted}, inputs, &head_);
+    const uint64_t size = WriteRun({place->seq, place->subgraph, wanted}, inputs, &head_);
     if (size == 0) {
       on_trouble_("a run's inputs are larger than " + std::to_string(kMaxRunFrame) +
-                  " bytes, which is the most that goes to a rank on another machine");
+                      " bytes, which is the most that goes to a rank on another machine",
+                  kNobody);
       return;
     }
-    ranks_[i].connection->SendTensors(FrameKind::kRun, head_.body(), size, inputs);
+    sent_[i].frames[at] = ranks_[i].connection->SendTensors(FrameKind::kRun, head_.body(), size, inputs);
   }
 }
 
-RankRunner::Wait RankRunner::WaitForRanks() {
+RankRunner::Wait RankRunner::WaitForRanks(const Place& place) {
   const Clock& clock = RealClock();
-  int64_t deadline_ns = clock.NowNs() + options_.rank_timeout_ns;
+  const std::atomic<uint32_t>& left = board_.order(place.number).left;
+  int64_t deadline_ns = place.ordered_ns + options_.rank_timeout_ns;
   bool in_grace = false;
   while (true) {
     if (failed_.load(std::memory_order_acquire)) {
       return Wait::kLost;
     }
-    if (order().left.load(std::memory_order_acquire) == 0) {
+    if (left.load(std::memory_order_acquire) == 0) {
       return Wait::kAll;
     }
     for (size_t i = 0; i < ranks_.size() && !in_grace; ++i) {
       bool failed = false;
-      if (HasAnswered(i, &failed) && failed) {
+      if (HasAnswered(place, i, &failed) && failed) {
         in_grace = true;
         deadline_ns = std::min(deadline_ns, clock.NowNs() + options_.grace_ns);
       }
     }
-    const int64_t left_ns = deadline_ns - clock.NowNs();
+    const int64_t now_ns = clock.NowNs();
+    if (now_ns >= deadline_ns && !in_grace) {
+      deadline_ns = DeadlineOf(place, now_ns);
+    }
+    const int64_t left_ns = deadline_ns - now_ns;
     if (left_ns <= 0) {
       return Wait::kSome;
     }
-    const timespec left{left_ns / kNanosPerSecond, left_ns % kNanosPerSecond};
-    pollfd watched{bell_.get(), POLLIN, 0};
-    if (ppoll(&watched, 1, &left, nullptr) > 0) {
-      eventfd_t count;
-      eventfd_read(bell_.get(), &count);
-    }
+    const timespec at_most{left_ns / kNanosPerSecond, left_ns % kNanosPerSecond};
+    WaitForBell(place, &at_most);
   }
 }
 
-bool RankRunner::HasAnswered(size_t rank, bool* failed) const {
+// The time of a run begins when it is ordered or, as ranks take runs in turn, when the run before it has ended, if that
+// is later. While it has not begun: a time at which to ask again.
+int64_t RankRunner::DeadlineOf(const Place& place, int64_t now_ns) {
+  if (places_.size() == 1) {
+    return place.ordered_ns + options_.rank_timeout_ns;
+  }
+  std::lock_guard lock(order_mutex_);
+  const bool begun = ended_ + 1 >= place.seq;
+  return (begun ? std::max(place.ordered_ns, ended_ns_) : now_ns) + options_.rank_timeout_ns;
+}
+
+void RankRunner::NoteEnd(const Place& place) {
+  if (places_.size() == 1) {
+    return;
+  }
+  const int64_t now_ns = RealClock().NowNs();
+  std::lock_guard lock(order_mutex_);
+  if (place.seq > ended_) {
+    ended_ = place.seq;
+    ended_ns_ = now_ns;
+  }
+}
+
+bool RankRunner::HasAnswered(const Place& place, size_t rank, bool* failed) const {
   if (!IsLocal(rank)) {
-    const bool answered = remotes_[rank].seq.load(std::memory_order_acquire) == seq_;
-    *failed = answered && remotes_[rank].done.failed;
+    const Remote& remote = place.remotes[rank];
+    const bool answered = remote.seq.load(std::memory_order_acquire) == place.seq;
+    *failed = answered && remote.done.failed;
     return answered;
   }
-  const BoardSlot& slot = board_.slot(slots_[rank]);
-  const bool answered = slot.seq.load(std::memory_order_acquire) == seq_;
+  const BoardSlot& slot = board_.slot(place.number, slots_[rank]);
+  const bool answered = slot.seq.load(std::memory_order_acquire) == place.seq;
   *failed = answered && slot.failed != 0;
   return answered;
 }
@@ -304,19 +381,19 @@ std::string RankRunner::Name(size_t rank) const {
   return RankText(static_cast<uint32_t>(rank), ranks_[rank].description.host);
 }
 
-std::string RankRunner::FailureOf(size_t rank) const {
+std::string RankRunner::FailureOf(const Place& place, size_t rank) const {
   if (!IsLocal(rank)) {
-    return Name(rank) + " failed: " + remotes_[rank].done.text;
+    return Name(rank) + " failed: " + place.remotes[rank].done.text;
   }
-  const BoardSlot& slot = board_.slot(slots_[rank]);
+  const BoardSlot& slot = board_.slot(place.number, slots_[rank]);
   return Name(rank) + " failed: " + std::string(slot.text, std::min<size_t>(slot.text_bytes, BoardSlot::kTextBytes));
 }
 
-std::string RankRunner::Unanswered() const {
+std::string RankRunner::Unanswered(const Place& place) const {
   std::vector<uint32_t> silent;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
-    if (!HasAnswered(i, &failed)) {
+    if (!HasAnswered(place, i, &failed)) {
       silent.push_back(static_cast<uint32_t>(i));
     }
   }
@@ -324,51 +401,56 @@ std::string RankRunner::Unanswered() const {
 }
 
 // Everybody has answered, or says so.
-Status RankRunner::Collect(std::span<MsServingTensor> outputs) {
+Status RankRunner::Collect(Place* given, std::span<MsServingTensor> outputs) {
+  const Place& place = *given;
   std::string failure;
   size_t failed_ranks = 0;
+  int first_failed = kNobody;
   for (size_t i = 0; i < ranks_.size(); ++i) {
     bool failed = false;
-    if (!HasAnswered(i, &failed)) {
-      return Lose(Name(i) + " has broken what the ranks share");
+    if (!HasAnswered(place, i, &failed)) {
+      return Lose(place, Name(i) + " has broken what the ranks share", static_cast<int>(i));
     }
     failed_ranks += failed ? 1 : 0;
     if (failed && failure.empty()) {
-      failure = FailureOf(i);
+      failure = FailureOf(place, i);
+      first_failed = static_cast<int>(i);
     }
   }
   if (!failure.empty()) {
     // Who sends does not wait for those that receive: what a failed rank has left behind would be taken for the next
     // run's. Ranks of one stage that all fail have failed alike.
     if (options_.stage_size > 1 || failed_ranks < ranks_.size()) {
-      return Lose(failure + "; the ranks are out of step");
+      return Lose(place, failure + "; the ranks are out of step", first_failed);
     }
-    if (++failures_ >= options_.most_failures) {
-      return Lose(failure + "; so have " + std::to_string(failures_) + " runs in a row");
+    if (const uint32_t failures = ++failures_; failures >= options_.most_failures) {
+      return Lose(place, failure + "; so have " + std::to_string(failures) + " runs in a row", first_failed);
     }
     return Status(ErrorKind::kStageFailed, failure);
   }
-  failures_ = 0;
-  if (std::string why; !CompareShapes(&why)) {
-    return Lose(why);
+  failures_.store(0, std::memory_order_relaxed);
+  int other = kNobody;
+  if (std::string why; !CompareShapes(given, &why, &other)) {
+    return Lose(place, why, other);
   }
-  Status status = TakeOutputs(outputs);
-  return status.ok() ? status : Lose(Name(ranks_.size() - 1) + ": " + status.message());
+  Status status = TakeOutputs(place, outputs);
+  const size_t last = ranks_.size() - 1;
+  return status.ok() ? status : Lose(place, Name(last) + ": " + status.message(), static_cast<int>(last));
 }
 
 // Without the bytes.
-bool RankRunner::ReadShapes(size_t rank, std::vector<MsServingTensor>* shapes) const {
+bool RankRunner::ReadShapes(const Place& place, size_t rank, std::vector<MsServingTensor>* shapes) const {
   shapes->clear();
   if (!IsLocal(rank)) {
-    *shapes = remotes_[rank].tensors;
+    *shapes = place.remotes[rank].tensors;
     return true;
   }
-  const uint32_t count = board_.slot(slots_[rank]).outputs;
+  const uint32_t count = board_.slot(place.number, slots_[rank]).outputs;
   if (count > board_.shape().max_outputs) {
     return false;
   }
   for (uint32_t i = 0; i < count; ++i) {
-    const BoardTensor described = board_.outputs(slots_[rank])[i];
+    const BoardTensor described = board_.outputs(place.number, slots_[rank])[i];
     MsServingTensor shape{};
     shape.bytes = described.bytes;
     shape.dtype = described.dtype;
@@ -386,30 +468,32 @@ bool RankRunner::ReadShapes(size_t rank, std::vector<MsServingTensor>* shapes) c
 }
 
 // Ranks of one stage have worked on the same thing.
-bool RankRunner::CompareShapes(std::string* why) {
+bool RankRunner::CompareShapes(Place* place, std::string* why, int* rank) {
   const auto rank_size = static_cast<uint32_t>(ranks_.size());
   const uint32_t in_stage = rank_size / options_.stage_size;
   for (uint32_t i = 0; i < rank_size; ++i) {
     const bool leads = i % in_stage == 0;
-    std::vector<MsServingTensor>& shapes = leads ? leader_shapes_ : shapes_;
-    if (!ReadShapes(i, &shapes)) {
+    std::vector<MsServingTensor>& shapes = leads ? place->leader_shapes : place->shapes;
+    *rank = static_cast<int>(i);
+    if (!ReadShapes(*place, i, &shapes)) {
       *why = Name(i) + " has broken what the ranks share";
       return false;
     }
-    if (!leads && !std::equal(shapes.begin(), shapes.end(), leader_shapes_.begin(), leader_shapes_.end(), SameShape)) {
+    if (!leads && !std::equal(shapes.begin(), shapes.end(), place->leader_shapes.begin(), place->leader_shapes.end(),
+                              SameShape)) {
       *why = Name(i) + " has answered with " + ShapesText(shapes) + ", " + Name(i / in_stage * in_stage) + " with " +
-             ShapesText(leader_shapes_);
+             ShapesText(place->leader_shapes);
       return false;
     }
   }
   return true;
 }
 
-Status RankRunner::TakeOutputs(std::span<MsServingTensor> outputs) {
+Status RankRunner::TakeOutputs(const Place& place, std::span<MsServingTensor> outputs) {
   const size_t last = ranks_.size() - 1;
   Status wrong(ErrorKind::kInternal, "its outputs are not those of its model");
   if (!IsLocal(last)) {
-    const Remote& remote = remotes_[last];
+    const Remote& remote = place.remotes[last];
     if (remote.tensors.size() != outputs.size()) {
       return wrong;
     }
@@ -421,15 +505,15 @@ Status RankRunner::TakeOutputs(std::span<MsServingTensor> outputs) {
     }
     return Status::Ok();
   }
-  const BoardSlot& slot = board_.slot(slots_[last]);
+  const BoardSlot& slot = board_.slot(place.number, slots_[last]);
   if (slot.outputs != outputs.size()) {
     return wrong;
   }
-  if (Status status = outputs_.Follow(ranks_[last].socket.get(), slot.output_generation); !status.ok()) {
+  if (Status status = outputs_.Follow(ranks_[last].socket.get(), place.number, slot.output_generation); !status.ok()) {
     return status;
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
-    if (!outputs_.Take(board_.outputs(slots_[last])[i], &outputs[i])) {
+    if (!outputs_.Take(place.number, board_.outputs(place.number, slots_[last])[i], &outputs[i])) {
       return wrong;
     }
   }

@@ -300,6 +300,21 @@ void RankServer::FailGroup(const std::string& why) {
   TellIfAllGone();
 }
 
+void RankServer::FailRank(const std::string& why, int rank) {
+  if (trouble_timer_ != 0) {
+    return;  // the group is about to fail, for a reason that came first
+  }
+  FrameConnection* const launcher = rank < 0 ? nullptr : ranks_[static_cast<size_t>(rank)].launcher;
+  if (launcher == nullptr) {
+    FailGroup(why);
+    return;
+  }
+  FrameWriter wanted;
+  wanted.U32(static_cast<uint32_t>(rank));
+  launcher->Send(FrameKind::kLogWanted, wanted.body());
+  Miss(why, rank);
+}
+
 void RankServer::TellIfAllGone() {
   if (!stopping_ || !peers_.empty()) {
     return;

@@ -36,13 +36,14 @@ struct RankServerOptions {
   std::string address;  // "host:port"; port 0 lets the kernel choose, for tests
   uint32_t rank_size = 1;
   uint32_t stage_size = 1;
+  bool pipeline = false;          // RankRunnerOptions
   std::string configuration;      // for launchers, not looked into
   std::optional<TlsOptions> tls;  // none: plain TCP
   int64_t rank_timeout_ns = 10 * kNanosPerSecond;
   int64_t heartbeat_ns = kNanosPerSecond;
   int64_t silence_ns = 5 * kNanosPerSecond;
   int64_t grace_ns = 2 * kNanosPerSecond;  // RankRunnerOptions
-  // How long the news of an agent's death waits for what its launcher has to say of it.
+  // How long the news of an agent's death, or of a run that a rank has failed, waits for what the launcher says of it.
   int64_t obituary_ns = kNanosPerSecond;
 };
 
@@ -110,6 +111,7 @@ class RankServer final : private FrameOwner {
   Status OnRegister(FrameConnection* connection, Peer* peer, FrameReader* reader);
   Status OnAttached(Peer* peer, FrameReader* reader);
   Status OnAgentDied(FrameConnection* connection, FrameReader* reader);
+  Status OnLogLines(FrameConnection* connection, FrameReader* reader);
   Status OnReady(Peer* peer);
   void ExpectSoon(FrameConnection* connection, Peer* peer, int64_t within_ns, const char* otherwise);
   void Refuse(FrameConnection* connection, Peer* peer, const std::string& why);
@@ -122,6 +124,8 @@ class RankServer final : private FrameOwner {
   void Settle();
   void GatherAnew(const std::string& why);
   void FailGroup(const std::string& why);
+  // As FailGroup(), but its launcher is asked first what the rank has printed; -1: no single rank is to blame.
+  void FailRank(const std::string& why, int rank);
   void DropAll();
   void TellIfAllGone();
   void UpdateProgress();

@@ -9,7 +9,7 @@
 namespace msserving {
 
 // On the loop's thread. When the process runs out of descriptors it waits a moment instead of spinning.
-class Acceptor : private IoHandler {
+class Acceptor final : private IoHandler {
  public:
   // `on_accept` gets sockets that are non-blocking, close-on-exec and, for TCP, without Nagle's delay.
   Acceptor(EventLoop* loop, UniqueFd listening_socket, std::function<void(UniqueFd)> on_accept);

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -77,11 +78,12 @@ void WaitInSlices(double timeout_s, const std::function<bool(int64_t)>& wait) {
 RankServerHolder MakeServer(const std::string& address, uint32_t rank_size, uint32_t stage_size,
                             const py::bytes& configuration, const OptionalText& certificate,
                             const OptionalText& private_key, const OptionalText& custom_ca, bool verify_client,
-                            const std::map<std::string, double>& given) {
+                            const std::map<std::string, double>& given, bool pipeline) {
   RankServerOptions options;
   options.address = address;
   options.rank_size = rank_size;
   options.stage_size = stage_size;
+  options.pipeline = pipeline;
   options.configuration = configuration;
   if (certificate) {
     options.tls = TlsFrom(certificate, private_key, custom_ca);
@@ -152,6 +154,9 @@ py::bytes Connect(RankLauncher& launcher, double timeout_s) {
     py::gil_scoped_release no_gil;
     status = launcher.Connect(Nanos(timeout_s), &configuration);
   }
+  if (status.kind() == ErrorKind::kInvalidInput) {
+    throw std::runtime_error(status.message());  // trying again does not help
+  }
   if (!status.ok()) {
     RaiseConnectionError(status.message());
   }
@@ -179,6 +184,8 @@ std::optional<std::pair<std::string, std::string>> NextEvent(RankLauncher& launc
       return std::pair<std::string, std::string>(
           "launch", "{\"token\": " + JsonText(event.token) + ", \"scheduler\": " + JsonText(event.scheduler) + "}");
     case LauncherEvent::Kind::kStop: return std::pair<std::string, std::string>("stop", event.reason);
+    case LauncherEvent::Kind::kLogWanted:
+      return std::pair<std::string, std::string>("log wanted", std::to_string(event.rank));
     case LauncherEvent::Kind::kRefused: break;
   }
   return std::pair<std::string, std::string>("refused", event.reason);
@@ -268,9 +275,9 @@ void BindRanks(py::module_& m) {
   py::class_<RankServer, RankServerHolder>(m, "RankServer", "The worker's half of a distributed servable. Private.")
       .def(py::init(&MakeServer), py::arg("address"), py::arg("rank_size"), py::arg("stage_size"),
            py::arg("configuration"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"),
-           py::arg("verify_client"), py::arg("options"),
+           py::arg("verify_client"), py::arg("options"), py::arg("pipeline") = false,
            "Listens at once; RuntimeError names the address and the reason. certificate None: without TLS. options: "
-           "rank_timeout_s, heartbeat_s, silence_s.")
+           "rank_timeout_s, heartbeat_s, silence_s. pipeline: a run for each stage is out at a time.")
       .def_property_readonly("address", &RankServer::address)
       .def("wait", &Wait, py::arg("timeout_s"),
            "None: all ranks are ready; '': not yet; otherwise why they cannot be, or have failed since.")
@@ -292,16 +299,21 @@ void BindRanks(py::module_& m) {
            }),
            py::arg("address"), py::arg("certificate"), py::arg("private_key"), py::arg("custom_ca"), py::arg("use_tls"))
       .def("connect", &Connect, py::arg("timeout_s"),
-           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers.")
+           "One attempt; returns the configuration. ConnectionError: nobody is there, or nobody answers. RuntimeError: "
+           "the "
+           "address or the TLS files are of no use.")
       .def(
           "claim",
           [](RankLauncher& launcher, const std::vector<uint32_t>& ranks, const std::string& host,
              const OptionalText& scheduler) { launcher.Claim(ranks, host, scheduler.value_or("")); },
           py::arg("ranks"), py::arg("host"), py::arg("scheduler"))
       .def("next_event", &NextEvent, py::arg("timeout_s"),
-           "('launch', JSON of token and scheduler), ('stop', reason), ('refused', reason), or None after the time. "
-           "ConnectionError: the connection has ended.")
+           "('launch', JSON of token and scheduler), ('stop', reason), ('refused', reason), ('log wanted', rank), or "
+           "None "
+           "after the time. ConnectionError: the connection has ended.")
       .def("agent_died", &RankLauncher::AgentDied, py::arg("rank"), py::arg("text"))
+      .def("log_lines", &RankLauncher::LogLines, py::arg("rank"), py::arg("text"),
+           "Answers 'log wanted': the last lines of the rank's log.")
       .def("close", &RankLauncher::Close, py::call_guard<py::gil_scoped_release>());
   py::class_<Agent>(m, "RankAgent", "A rank: its sessions and its connection to the worker. Private.")
       .def(py::init<const std::string&, const OptionalText&, const OptionalText&, const OptionalText&, bool,

@@ -37,7 +37,9 @@ LoopDispatcher::~LoopDispatcher() {
   loop_->CancelTimer(idle_timer_);
   loop_->RemoveHook(this);
   loop_->Remove(doorbell_.get(), this);
-  limits_->pending_requests.fetch_sub(pending_count_, std::memory_order_relaxed);
+  for (Pending& pending : slots_) {
+    StopCounting(&pending);
+  }
 }
 
 Status LoopDispatcher::Submit(const MethodTarget& target, const RequestInstances& instances, int64_t deadline_ns,
@@ -110,6 +112,7 @@ void LoopDispatcher::Cancel(RequestTicket ticket) {
     return;
   }
   pending->sink = nullptr;
+  StopCounting(pending);
   // The worker may be reading the block now: it comes back with the last segment.
   reinterpret_cast<RequestRecord*>(pending->route->memory->base() + pending->block)
       ->cancelled.store(1, std::memory_order_relaxed);
@@ -212,6 +215,7 @@ LoopDispatcher::Pending* LoopDispatcher::NewPending() {
   Pending* pending = &slots_[free_slots_.back()];
   free_slots_.pop_back();
   pending->in_use = true;
+  pending->counted = true;
   pending->retried = false;
   pending->given_up = false;
   pending->moves = 0;
@@ -219,6 +223,13 @@ LoopDispatcher::Pending* LoopDispatcher::NewPending() {
   ++pending_count_;
   limits_->pending_requests.fetch_add(1, std::memory_order_relaxed);
   return pending;
+}
+
+// It waits for nothing but its block.
+void LoopDispatcher::StopCounting(Pending* pending) {
+  if (std::exchange(pending->counted, false)) {
+    limits_->pending_requests.fetch_sub(1, std::memory_order_relaxed);
+  }
 }
 
 void LoopDispatcher::FreePending(Pending* pending) {
@@ -235,7 +246,7 @@ void LoopDispatcher::FreePending(Pending* pending) {
   }
   free_slots_.push_back(pending->slot);
   --pending_count_;
-  limits_->pending_requests.fetch_sub(1, std::memory_order_relaxed);
+  StopCounting(pending);
   if (--route->pending == 0 && route->drained) {
     std::exchange(route->drained, nullptr)();
   }
@@ -331,7 +342,9 @@ void LoopDispatcher::Deliver(Pending* pending, const Status& missing) {
   }
   pending->parts.clear();
   ReplySink* sink = std::exchange(pending->sink, nullptr);
-  if (!pending->given_up) {  // else the worker, which has still to end, may write into the block
+  if (pending->given_up) {  // the worker, which has still to end, may write into the block
+    StopCounting(pending);
+  } else {
     FreePending(pending);
   }
   stats_.answered.fetch_add(1, std::memory_order_relaxed);

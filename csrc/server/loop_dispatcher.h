@@ -25,6 +25,8 @@ namespace msserving {
 struct DispatchLimits {
   static constexpr uint64_t kMaxBytesInFlight = uint64_t{4} << 30;
 
+  // Requests whose clients wait for an answer. A cancelled one, whose worker has still to give its block back, is none:
+  // it holds its bytes in flight and its place in the worker's ring.
   std::atomic<uint64_t> max_pending_requests{10'000};
   std::atomic<uint64_t> pending_requests{0};
   SuspectList suspects;
@@ -104,6 +106,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   void DropVersion(std::string_view servable, uint64_t version);
 
   const DispatchStats& stats() const { return stats_; }
+  // With cancelled ones whose blocks are not back.
   uint64_t pending() const { return pending_count_; }
 
  private:
@@ -120,6 +123,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   Route* FindRoute(std::string_view servable, uint64_t version);
   Pending* FindPending(uint64_t request);
   Pending* NewPending();
+  void StopCounting(Pending* pending);
   void FreePending(Pending* pending);
   bool TooManyPending() const;
   Status TooMany() const;

@@ -40,6 +40,7 @@ struct LoopDispatcher::Pending {
   uint32_t slot = 0;
   uint32_t generation = 1;
   bool in_use = false;
+  bool counted = false;   // in DispatchLimits::pending_requests
   bool retried = false;   // a worker died while it ran a part of it
   bool given_up = false;  // answered, but its worker has still to end
   uint8_t moves = 0;      // from a dead worker to another

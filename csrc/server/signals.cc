@@ -65,6 +65,16 @@ void RestoreStopSignals() {
   g_installed = false;
 }
 
+bool StopSignalsInstalled() {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  return g_installed;
+}
+
+void ForgetStopSignals() {
+  g_count = 0;
+  g_last = 0;
+}
+
 StopSignals SeenStopSignals() { return {g_count.load(), g_last.load()}; }
 
 void WaitForStopSignal(int64_t timeout_ns) {

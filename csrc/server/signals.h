@@ -9,6 +9,10 @@ namespace msserving {
 void InstallStopSignals();
 // Back to what was there before.
 void RestoreStopSignals();
+// Whether they are noted now.
+bool StopSignalsInstalled();
+// Nothing has come so far. After RestoreStopSignals(), for processes that go on without.
+void ForgetStopSignals();
 // How often SIGINT or SIGTERM has come since InstallStopSignals(), and the last one's number (0: none).
 struct StopSignals {
   int count;

@@ -90,6 +90,8 @@ Status WorkerProcess::Start(const WorkerCommand& command, UniqueFd control) {
     return Failed("cannot hand the control socket to a worker", errno);
   }
   posix_spawn_file_actions_adddup2(&options.files, moved.get(), kControlFd);
+  // Whatever else is open here without close-on-exec is not a worker's business.
+  posix_spawn_file_actions_addclosefrom_np(&options.files, kControlFd + 1);
 
   sigset_t none;
   sigemptyset(&none);

@@ -34,9 +34,9 @@ class WorkerProcess {
   WorkerProcess(const WorkerProcess&) = delete;
   WorkerProcess& operator=(const WorkerProcess&) = delete;
 
-  // The child gets `control` as the descriptor whose number is appended to its arguments. It leads a
-  // process group of its own, which is killed when it has ended, with default signal dispositions and an empty mask.
-  //
+  // The child gets `control` as the descriptor whose number is appended to its arguments, and none but that and the
+  // standard three. It leads a process group of its own, which is killed when it has ended, with default signal
+  // dispositions and an empty mask.
   Status Start(const WorkerCommand& command, UniqueFd control);
 
   pid_t pid() const { return pid_; }

@@ -39,6 +39,11 @@ class Session {
   // `inputs` fit describe() and start at multiples of MS_SERVING_SESSION_ALIGNMENT. The tensors written to `outputs`
   // belong to the session until its next Run(); one may alias an input.
   virtual Status Run(std::span<const MsServingTensor> inputs, std::span<MsServingTensor> outputs) = 0;
+  // So many runs of the graph may be under way at a time: this session's, and one of each sibling from 1 to
+  // runs_at_once() - 1. Siblings of that number of different graphs run one at a time, as sessions of those graphs
+  // without siblings do; each keeps outputs of its own until the next run of any of them.
+  virtual uint32_t runs_at_once() const { return 1; }
+  virtual std::shared_ptr<Session> Sibling(uint32_t) const { return nullptr; }
 };
 
 using SessionOptions = std::vector<std::pair<std::string, std::string>>;

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -85,7 +86,8 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
     return status;
   }
   AddProbe();
-  const size_t count = (lanes[kPython] && lanes[kDevice] ? 2 : 1) + tokens_[kPython] - 1;
+  const size_t count =
+      std::max<size_t>(1, (lanes[kPython] ? tokens_[kPython] : 0) + (lanes[kDevice] ? tokens_[kDevice] : 0));
   {
     std::lock_guard<std::mutex> lock(mutex_);
     running_ = true;
@@ -198,8 +200,7 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
 // What the hand has arrived, finished and taken from `queue`, which may be null.
 void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock) {
   if (queue != nullptr) {
-    ++busy_[queue->lane];
-    ++queue->running;
+    TakeToken(hand, queue);
   }
   if (!hand.finished.empty() || !hand.arrived.empty() || !hand.news.empty()) {
     lock.unlock();
@@ -231,11 +232,40 @@ void Executor::RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mut
   if (queue->graph != nullptr) {  // Python stages count themselves
     queue->instances += instances;
     queue->run_ns += static_cast<uint64_t>(end_ns - begin_ns);
-    queue->counters = queue->graph->counters();
+    Line& line = queue->lines[hand.token];
+    line.counters = line.graph->counters();
   }
+  GiveToken(hand, queue);
+  TellCallers(hand, lock);
+}
+
+void Executor::TakeToken(Hand& hand, StageQueue* queue) {
+  ++busy_[queue->lane];
+  ++queue->running;
+  if (queue->lane == kDevice) {
+    hand.token = static_cast<uint32_t>(std::countr_one(device_tokens_));
+    device_tokens_ |= uint32_t{1} << hand.token;
+  }
+}
+
+void Executor::GiveToken(Hand& hand, StageQueue* queue) {
   --busy_[queue->lane];
   --queue->running;
-  TellCallers(hand, lock);
+  if (queue->lane == kDevice) {
+    device_tokens_ &= ~(uint32_t{1} << hand.token);
+  }
+}
+
+ModelCounters Executor::CountersOf(const StageQueue& queue) {
+  ModelCounters sum;
+  for (const Line& line : queue.lines) {
+    sum.runs += line.counters.runs;
+    sum.rows += line.counters.rows;
+    sum.padded += line.counters.padded;
+    sum.in_place += line.counters.in_place;
+    sum.splits += line.counters.splits;
+  }
+  return sum;
 }
 
 void Executor::AdaptHandOver(StageQueue* queue, size_t instances, int64_t run_ns) {
@@ -430,7 +460,7 @@ ExecutorStats Executor::stats() const {
     stage.queued = queue->queue.size();
     stage.instances = queue->instances;
     stage.run_ns = queue->run_ns;
-    stage.model = queue->counters;
+    stage.model = CountersOf(*queue);
     stats.stages.push_back(std::move(stage));
   }
   return stats;

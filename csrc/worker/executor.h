@@ -2,8 +2,9 @@
 //
 // Threads. Run() starts one thread, or two if the worker has both Python and model stages, and more if stages are to
 // run several times at once; its own thread waits for the end and watches the control socket, so that a server's death
-// is noticed whatever the stages are doing. Python and the device are *lanes*: tokens, one of each unless stages say
-// otherwise (Stage::concurrency), and held by one thread each. A thread takes what is runnable (a
+// is noticed whatever the stages are doing. Python and the device are *lanes*: tokens, one of each unless stages
+// (Stage::concurrency) or the model (Model::lines(), the device's tokens are numbered by them) say otherwise, and held
+// by one thread each. A thread takes what is runnable (a
 // free lane and a queue that is ready, the device first), runs it to its end including the replies, and looks again; so
 // with one request in flight one thread does everything and nobody is woken, and under load Python of one batch runs
 // beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of them. The
@@ -159,12 +160,18 @@ class Executor {
  private:
   enum Lane : uint8_t { kDevice, kPython, kLanes, kNoLane };
 
+  struct Line {
+    ModelGraph* graph;
+    ModelCounters counters;  // as they were after its last run
+  };
+
   struct StageQueue {
     StageQueue(BatchPolicy policy, const Clock& clock) : queue(policy, clock) {}
     BatchQueue queue;
     Lane lane = kDevice;
     std::string name;
-    ModelGraph* graph = nullptr;       // of a model's queue
+    ModelGraph* graph = nullptr;       // of a model's queue: the first line's
+    std::vector<Line> lines;           // of a model's queue: who has device token n runs the n-th
     const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
     // Instances handed to a Python stage at once, so that the first one's answer does not wait for a long run of
@@ -176,7 +183,6 @@ class Executor {
     bool probe = false;    // a lane's for probes; no graph and no stage
     uint64_t instances = 0;
     uint64_t run_ns = 0;
-    ModelCounters counters;
   };
 
   struct Segment {
@@ -189,6 +195,7 @@ class Executor {
 
   // What one thread works with.
   struct Hand {
+    uint32_t token = 0;               // of the device
     std::vector<BatchItem*> room;     // for BatchQueue::Take()
     std::vector<Instance*> batch;     // in the stage
     std::vector<Instance*> arrived;   // whose first stage needs no lane
@@ -242,6 +249,9 @@ class Executor {
   StageQueue* TakeBatch(Hand& hand);
   StageQueue* TakeFrom(Hand& hand, Lane lane);
   StageQueue* OldestReady(Lane lane);
+  void TakeToken(Hand& hand, StageQueue* queue);
+  void GiveToken(Hand& hand, StageQueue* queue);
+  static ModelCounters CountersOf(const StageQueue& queue);
   bool Free(Lane lane) const { return busy_[lane] < tokens_[lane]; }
   bool MayRun(const StageQueue& queue) const;
   void InviteOthers();
@@ -337,6 +347,7 @@ class Executor {
   int64_t groups_seen_ns_ = 0;
   size_t next_channel_ = 0;
   std::array<uint32_t, kLanes> busy_{};  // tokens taken
+  uint32_t device_tokens_ = 0;           // which of the device's, a bit each
   std::deque<Instance> instances_;
   std::vector<std::vector<Instance*>> free_instances_;  // by method
   std::deque<RequestState> requests_;

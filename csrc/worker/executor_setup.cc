@@ -6,6 +6,7 @@
 namespace msserving {
 namespace {
 
+constexpr uint32_t kMostLines = 32;       // tokens of the device
 constexpr uint32_t kPythonBound = 64;     // instances a Python stage is handed at once in a method without a model
 constexpr uint32_t kForwardBound = 256;   // rows that an extra worker hands on at once
 constexpr uint32_t kPythonBoundMin = 16;  // and at least this many before a model with small batches
@@ -13,6 +14,8 @@ constexpr uint32_t kPythonBoundMin = 16;  // and at least this many before a mod
 }  // namespace
 
 uint32_t Executor::AddModel(std::unique_ptr<Model> model) {
+  const uint32_t lines = std::min(model->lines(), kMostLines);
+  tokens_[kDevice] = models_.empty() ? lines : std::min(tokens_[kDevice], lines);
   models_.push_back(std::move(model));
   return static_cast<uint32_t>(models_.size() - 1);
 }
@@ -89,7 +92,8 @@ Status Executor::AddMethod(const MethodGraph& graph, MethodUse use) {
 }
 
 uint32_t Executor::QueueForModel(const StagePlan& stage) {
-  ModelGraph& graph = models_[stage.target]->graph(stage.subgraph);
+  Model& model = *models_[stage.target];
+  ModelGraph& graph = model.graph(stage.subgraph);
   for (uint32_t i = 0; i < queues_.size(); ++i) {
     if (queues_[i]->graph == &graph) {
       return i;
@@ -100,6 +104,9 @@ uint32_t Executor::QueueForModel(const StagePlan& stage) {
   auto queue = std::make_unique<StageQueue>(forwarder_ != nullptr ? forward : run, clock_);
   queue->lane = kDevice;
   queue->graph = &graph;
+  for (uint32_t line = 0; line < model.lines(); ++line) {
+    queue->lines.push_back({&model.graph(stage.subgraph, line), {}});
+  }
   queue->name = "model " + std::to_string(stage.target) + " sub-graph " + std::to_string(stage.subgraph);
   queues_.push_back(std::move(queue));
   return static_cast<uint32_t>(queues_.size() - 1);

@@ -150,7 +150,7 @@ void Executor::RunModel(Hand& hand, StageQueue& queue) {
     }
   }
   ModelBatch sink(this, &hand);
-  queue.graph->Run(static_cast<uint32_t>(hand.batch.size()), hand.pointers.data(), &sink);
+  queue.lines[hand.token].graph->Run(static_cast<uint32_t>(hand.batch.size()), hand.pointers.data(), &sink);
   EndLimit(slot);
 }
 

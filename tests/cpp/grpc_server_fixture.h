@@ -222,4 +222,11 @@ class GrpcServerTest : public ::testing::Test {
   int port_ = 0;
 };
 
+inline Headers With(Headers headers, const std::string& name, const std::string& value) {
+  headers.emplace_back(name, value);
+  return headers;
+}
+
+inline const std::string kEcho = "/t/Echo";
+
 }  // namespace msserving::testing

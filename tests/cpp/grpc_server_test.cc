@@ -1,16 +1,13 @@
-#include "net/grpc_server.h"
-
+// Calls and their replies, errors, the end of connections and servers.
 #include <gtest/gtest.h>
 #include <netinet/tcp.h>
-#include <zlib.h>
 
+#include <atomic>
+#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "grpc_server_fixture.h"
-#include "net/connection.h"
-#include "net/grpc_text.h"
 
 namespace msserving {
 namespace {
@@ -19,42 +16,9 @@ using testing::Frame;
 using testing::GrpcServerTest;
 using testing::H2Client;
 using testing::Headers;
+using testing::kEcho;
 using testing::Response;
-
-std::string Pack(const std::string& plain, int window) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, window, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  std::string packed(deflateBound(&stream, plain.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(plain.data()));
-  stream.avail_in = static_cast<uInt>(plain.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  stream.avail_out = static_cast<uInt>(packed.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  packed.resize(stream.total_out);
-  deflateEnd(&stream);
-  return packed;
-}
-
-std::string Gzip(const std::string& plain) { return Pack(plain, 15 + 16); }
-
-std::string Gunzip(const std::string& packed) {
-  z_stream stream{};
-  inflateInit2(&stream, 15 + 16);
-  std::string plain(10 << 20, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
-  stream.avail_in = static_cast<uInt>(packed.size());
-  stream.next_out = reinterpret_cast<Bytef*>(plain.data());
-  stream.avail_out = static_cast<uInt>(plain.size());
-  EXPECT_EQ(inflate(&stream, Z_FINISH), Z_STREAM_END);
-  plain.resize(stream.total_out);
-  inflateEnd(&stream);
-  return plain;
-}
-
-Headers With(Headers headers, const std::string& name, const std::string& value) {
-  headers.emplace_back(name, value);
-  return headers;
-}
+using testing::With;
 
 Headers Changed(Headers headers, const std::string& name, const std::string& value) {
   for (auto& [key, old] : headers) {
@@ -64,8 +28,6 @@ Headers Changed(Headers headers, const std::string& name, const std::string& val
   }
   return headers;
 }
-
-const std::string kEcho = "/t/Echo";
 
 // ---- plain calls ----
 
@@ -286,168 +248,6 @@ TEST_F(GrpcServerTest, ErrorsCarryTheRequestId) {
   EXPECT_EQ(client.Call(With(H2Client::Grpc("/t/None"), "x-request-id", "c"), Frame("")).header("x-request-id"), "c");
 }
 
-// ---- compression ----
-
-TEST_F(GrpcServerTest, GzipInGzipOut) {
-  Serve();
-  H2Client client(port());
-  const std::string plain(100'000, 'z');
-  const Headers headers =
-      With(With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip"), "grpc-accept-encoding", "identity, deflate, gzip");
-  const Response& response = client.Call(headers, Frame(Gzip(plain), 1));
-  EXPECT_EQ(response.header("grpc-encoding"), "gzip");
-  ASSERT_GT(response.data.size(), 5u);
-  EXPECT_EQ(response.data[0], 1);
-  EXPECT_LT(response.data.size(), 1000u);
-  EXPECT_EQ(Gunzip(response.message()), plain);
-}
-
-TEST_F(GrpcServerTest, ReplyIsPlainUnlessTheClientTakesGzipAndUsesIt) {
-  Serve();
-  H2Client client(port());
-  const std::string plain(10'000, 'z');
-  const Response& not_accepted =
-      client.Call(With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip"), Frame(Gzip(plain), 1));
-  EXPECT_EQ(not_accepted.data, Frame(plain));
-  EXPECT_EQ(not_accepted.header("grpc-encoding"), "");
-  const Response& not_used = client.Call(With(H2Client::Grpc(kEcho), "grpc-accept-encoding", "gzip"), Frame(plain));
-  EXPECT_EQ(not_used.data, Frame(plain));
-  EXPECT_EQ(not_used.header("grpc-accept-encoding"), "identity,deflate,gzip");
-}
-
-TEST_F(GrpcServerTest, DeflateMeansZlib) {
-  Serve();
-  H2Client client(port());
-  const Headers headers = With(H2Client::Grpc(kEcho), "grpc-encoding", "deflate");
-  EXPECT_EQ(client.Call(headers, Frame(Pack("hello", 15), 1)).data, Frame("hello"));
-  // One after the other on the same state.
-  EXPECT_EQ(client.Call(With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip"), Frame(Gzip("again"), 1)).data,
-            Frame("again"));
-}
-
-TEST_F(GrpcServerTest, BombIsStoppedAtTheLimit) {
-  GrpcServerOptions options;
-  options.max_receive_bytes = 1 << 20;
-  Serve(options);
-  H2Client client(port());
-  const Headers headers = With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip");
-  EXPECT_EQ(client.Call(headers, Frame(Gzip(std::string(1 << 20, '0')), 1)).status(), "0");
-  EXPECT_EQ(client.Call(headers, Frame(Gzip(std::string((1 << 20) + 1, '0')), 1)).status(), "8");
-  EXPECT_EQ(client.Call(headers, Frame(Gzip(std::string(200 << 20, '0')), 1)).status(), "8");
-}
-
-TEST_F(GrpcServerTest, BrokenGzipIsAnError) {
-  Serve();
-  H2Client client(port());
-  const Headers headers = With(H2Client::Grpc(kEcho), "grpc-encoding", "gzip");
-  const std::string packed = Gzip("some text that is long enough");
-  EXPECT_EQ(client.Call(headers, Frame("no gzip at all", 1)).status(), "13");
-  EXPECT_EQ(client.Call(headers, Frame("", 1)).status(), "13");
-  EXPECT_EQ(client.Call(headers, Frame(packed.substr(0, packed.size() - 9), 1)).status(), "13");
-  EXPECT_EQ(client.Call(headers, Frame(packed + packed, 1)).status(), "13");
-  EXPECT_EQ(service.calls, 0);
-}
-
-// ---- deadlines and cancellation ----
-
-TEST_F(GrpcServerTest, ServerEndsACallAtItsDeadline) {
-  Serve({}, &clock);
-  H2Client client(port());
-  const int32_t id = client.Start(With(H2Client::Grpc("/t/Hold"), "grpc-timeout", "5S"), Frame("x"));
-  ASSERT_TRUE(client.RunUntil([&] { return service.held == 1; }));
-  EXPECT_EQ(service.deadline_left_ns, 5 * kNanosPerSecond);
-  Advance(5 * kNanosPerSecond - 1);
-  EXPECT_EQ(client.Call(kEcho, "not yet").status(), "0");
-  EXPECT_FALSE(client.response(id).closed);
-  EXPECT_EQ(service.cancelled, 0);
-  Advance(1);
-  EXPECT_EQ(client.Wait(id).status(), "4");
-  EXPECT_EQ(service.cancelled, 1);
-  EXPECT_EQ(calls(), 0u);
-}
-
-TEST_F(GrpcServerTest, DeadlineHoldsWhileTheMessageArrives) {
-  Serve({}, &clock);
-  H2Client client(port());
-  const int32_t id =
-      client.Start(With(H2Client::Grpc(kEcho), "grpc-timeout", "100m"), Frame("abc").substr(0, 6), false);
-  EXPECT_EQ(client.Call(kEcho, "others").status(), "0");
-  Advance(100 * kNanosPerMilli);
-  EXPECT_EQ(client.Wait(id).status(), "4");
-  EXPECT_EQ(service.calls, 1);
-}
-
-TEST_F(GrpcServerTest, NoTimeLeftOrNoTimeAtAll) {
-  Serve();
-  H2Client client(port());
-  EXPECT_EQ(client.Call(With(H2Client::Grpc(kEcho), "grpc-timeout", "0S"), Frame("x")).status(), "4");
-  EXPECT_EQ(client.Call(With(H2Client::Grpc(kEcho), "grpc-timeout", "5"), Frame("x")).status(), "13");
-  EXPECT_EQ(client.Call(With(H2Client::Grpc(kEcho), "grpc-timeout", "99999999H"), Frame("x")).status(), "0");
-  EXPECT_EQ(service.calls, 1);
-}
-
-TEST(GrpcTextTest, TimeoutUnits) {
-  int64_t ns = 0;
-  const std::pair<const char*, int64_t> good[] = {{"1H", 3600 * kNanosPerSecond}, {"2M", 120 * kNanosPerSecond},
-                                                  {"3S", 3 * kNanosPerSecond},    {"4m", 4 * kNanosPerMilli},
-                                                  {"5u", 5 * kNanosPerMicro},     {"12345678n", 12345678}};
-  for (const auto& [text, expected] : good) {
-    ASSERT_TRUE(ParseGrpcTimeout(text, &ns)) << text;
-    EXPECT_EQ(ns, expected) << text;
-  }
-  for (const char* text : {"", "S", "1", "1s", "-1S", "1.5S", "123456789S", " 1S", "1S "}) {
-    EXPECT_FALSE(ParseGrpcTimeout(text, &ns)) << text;
-  }
-}
-
-TEST_F(GrpcServerTest, ResetCancelsACallOnce) {
-  Serve();
-  H2Client client(port());
-  const int32_t id = client.Start(H2Client::Grpc("/t/Hold"), Frame("x"));
-  ASSERT_TRUE(client.RunUntil([&] { return service.held == 1; }));
-  client.Cancel(id);
-  ASSERT_TRUE(client.RunUntil([&] { return service.cancelled == 1; }));
-  EXPECT_EQ(client.Call(kEcho, "x").status(), "0");
-  EXPECT_EQ(service.cancelled, 1);
-  EXPECT_EQ(calls(), 0u);
-}
-
-TEST_F(GrpcServerTest, LostConnectionCancelsItsCalls) {
-  Serve();
-  {
-    H2Client client(port());
-    for (int i = 0; i < 10; ++i) {
-      client.Start(H2Client::Grpc("/t/Hold"), Frame("x"));
-    }
-    client.Start(H2Client::Grpc("/t/Hold"), std::string(2, '\0'), false);  // half a request is not a call
-    ASSERT_TRUE(client.RunUntil([&] { return service.held == 10; }));
-  }
-  EXPECT_TRUE(Eventually([&] { return service.cancelled == 10 && connections() == 0; }));
-  EXPECT_EQ(calls(), 0u);
-}
-
-TEST_F(GrpcServerTest, DestroyedServerCancelsItsCalls) {
-  Serve();
-  H2Client client(port());
-  client.Start(H2Client::Grpc("/t/Hold"), Frame("x"));
-  ASSERT_TRUE(client.RunUntil([&] { return service.held == 1; }));
-  DestroyServer();
-  EXPECT_EQ(service.cancelled, 1);
-  EXPECT_FALSE(client.RunUntil([] { return false; }));
-  EXPECT_TRUE(client.ended);
-}
-
-TEST_F(GrpcServerTest, ReplyMayComeFromAnotherCallOfTheSameConnection) {
-  Serve();
-  H2Client client(port());
-  const int32_t first = client.Start(H2Client::Grpc("/t/Hold"), Frame("one"));
-  const int32_t second = client.Start(H2Client::Grpc("/t/Hold"), Frame("two"));
-  ASSERT_TRUE(client.RunUntil([&] { return service.held == 2; }));
-  EXPECT_EQ(client.Call("/t/Release", "").status(), "0");
-  EXPECT_EQ(client.Wait(first).message(), "one");
-  EXPECT_EQ(client.Wait(second).message(), "two");
-}
-
 // ---- the end ----
 
 TEST_F(GrpcServerTest, DrainLetsRunningCallsFinish) {
@@ -465,73 +265,6 @@ TEST_F(GrpcServerTest, DrainLetsRunningCallsFinish) {
   EXPECT_TRUE(client.ended);
   EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
   EXPECT_FALSE(testing::Connects(port()));  // nobody listens there any more
-}
-
-// The test's clock stands still until it is told to go on.
-TEST_F(GrpcServerTest, AfterARefusalInputIsGatheredForAMoment) {
-  Serve({}, &clock);
-  H2Client client(port());
-  EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
-  const int32_t first = client.Start(H2Client::Grpc("/t/Echo"), Frame("first"));
-  const int32_t second = client.Start(H2Client::Grpc("/t/Refuse"), Frame("second"));
-  H2Client other(port());
-  EXPECT_EQ(other.Call("/t/Echo", "others are read").message(), "others are read");
-  EXPECT_EQ(service.calls, 2);
-  Advance(Connection::kGatherNs);
-  EXPECT_EQ(client.Wait(first).message(), "first");
-  EXPECT_EQ(client.Wait(second).status(), "8");
-  EXPECT_EQ(service.calls, 4);
-  const int32_t third = client.Start(H2Client::Grpc("/t/Echo"), Frame("third"));
-  EXPECT_EQ(other.Call("/t/Echo", "as ever").message(), "as ever");
-  EXPECT_EQ(service.calls, 5) << "refused again, gathered again";
-  Advance(Connection::kGatherNs);
-  EXPECT_EQ(client.Wait(third).message(), "third");
-  EXPECT_EQ(client.Call("/t/Echo", "at once").message(), "at once") << "nothing was refused";
-}
-
-TEST_F(GrpcServerTest, NothingComesWhileInputIsGathered_TheNextIsReadAtOnce) {
-  Serve({}, &clock);
-  H2Client client(port());
-  EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
-  EXPECT_TRUE(client.RunUntil([&] { return client.greeted; }));
-  Advance(Connection::kGatherNs);
-  EXPECT_EQ(client.Call("/t/Echo", "y").message(), "y");
-}
-
-TEST_F(GrpcServerTest, WhoLeavesWhileInputIsGatheredIsNoticed) {
-  Serve({}, &clock);
-  {
-    H2Client client(port());
-    EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
-    EXPECT_EQ(connections(), 1u);
-  }
-  Advance(Connection::kGatherNs);
-  EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
-}
-
-TEST_F(GrpcServerTest, DestroyedServerForgetsGatheredInput) {
-  Serve({}, &clock);
-  H2Client client(port());
-  EXPECT_EQ(client.Call("/t/Refuse", "x").status(), "8");
-  OnLoop([&] { server.reset(); });
-  Advance(Connection::kGatherNs);
-  EXPECT_FALSE(client.RunUntil([] { return false; }));
-  EXPECT_TRUE(client.ended);
-}
-
-TEST_F(GrpcServerTest, ACallRefusedAtItsHeadersNeedsNoMessage) {
-  GrpcServerOptions options;
-  options.bytes_in_flight = std::make_shared<ByteBudget>(1 << 20);
-  Serve(options);
-  H2Client client(port());
-  const std::string half = Frame(std::string(100'000, 'h')).substr(0, 50'000);
-  const int32_t id = client.Start(H2Client::Grpc("/t/Full"), half, false);
-  EXPECT_EQ(client.Wait(id).status(), "8");
-  EXPECT_EQ(client.response(id).error_code, 0u) << "the rest is not wanted, and that is no error";
-  EXPECT_EQ(client.Call("/t/Full", "whole").status(), "8");
-  EXPECT_EQ(service.calls, 0);
-  EXPECT_EQ(options.bytes_in_flight->used(), 0u);
-  EXPECT_EQ(client.Call("/t/Echo", "x").message(), "x");
 }
 
 // The server's end of a client's connection, found among the descriptors of this process.

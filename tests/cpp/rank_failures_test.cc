@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "rank_server_fixture.h"
@@ -109,6 +110,36 @@ TEST_F(RankFailureTest, ARankThatFailsAloneEndsTheGroup_AsItMayBeOutOfStep) {
   EXPECT_EQ(status.kind(), ErrorKind::kWorkerUnavailable);
   EXPECT_EQ(status.message(), "rank 1 on here failed: no room; the ranks are out of step");
   EXPECT_EQ(server_->Failure(), status.message());
+}
+
+TEST_F(RankFailureTest, WhatTheFailedRankHasPrintedIsAskedFor) {
+  options_.obituary_ns = kPatienceNs;  // the failure waits for the launcher's word
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::thread launcher([this] {
+    const LauncherEvent event = Next(launcher_.get());
+    EXPECT_EQ(event.kind, LauncherEvent::Kind::kLogWanted);
+    EXPECT_EQ(event.rank, 1u);
+    launcher_->LogLines(0, "of nobody's interest");
+    launcher_->LogLines(1, "first\nsecond");
+  });
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kFail}, {1}, &result);
+  launcher.join();
+  EXPECT_EQ(status.message(),
+            "rank 1 on here failed: no room; the ranks are out of step; the last lines of its log:\nfirst\nsecond");
+  EXPECT_EQ(server_->Failure(), status.message());
+}
+
+TEST_F(RankFailureTest, ALauncherThatSaysNothingOfAFailedRankIsNotWaitedForLong) {
+  options_.obituary_ns = 50 * kNanosPerMilli;
+  StartServer(2);
+  StartRanks({Rank(false), Rank(true)});
+  const auto session = ReadySession();
+  std::vector<float> result;
+  const Status status = Run(session.get(), {kExtend}, {1}, &result);
+  EXPECT_EQ(status.message(), "rank 1 on here has answered with kMSI_Float32[2], rank 0 on here with kMSI_Float32[1]");
 }
 
 TEST_F(RankFailureTest, ASilentRankIsNamedWhenItsTimeIsOver) {

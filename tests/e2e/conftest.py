@@ -28,6 +28,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def ascend() -> dict[str, str]:
+    """The environment in which the double is found as CANN is."""
+    build = Path(os.environ.get("MSSERVING_BUILD_DIR", SUPPORT.parents[1] / "build" / "release"))
+    home = build / "tests" / "support" / "fake_ascend"
+    library = home / "lib64" / "libascendcl.so"
+    assert library.exists(), f"{library} is missing: build target fake_ascendcl, or set MSSERVING_BUILD_DIR"
+    return {"ASCEND_HOME_PATH": str(home)}
+
+
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., ServerProcess]]:
     """Starts a script and waits until it listens; arguments are those of ServerProcess."""

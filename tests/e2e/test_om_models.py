@@ -3,17 +3,14 @@
 tests/support/fake_ascendcl says what the double's model files hold.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mindspore_serving.client import Client
-from servables import make_script, make_servable
+from servables import make_om_servable, make_script
 from servers import ServerProcess
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PAIR = "input x1 float32 {rows}2,2\ninput x2 float32 {rows}2,2\noutput y float32 {rows}2,2\nrun add\n"
 ADD_OM = "fake-om\n" + PAIR.format(rows="")
@@ -55,23 +52,6 @@ register.declare_servable(servable_file="add.om", model_format="OM", with_batch_
 def add(x1, x2):
     return register.call_servable(x1, x2)
 """
-
-
-@pytest.fixture(scope="module")
-def ascend() -> dict[str, str]:
-    """The environment in which the double is found as CANN is."""
-    build = Path(os.environ.get("MSSERVING_BUILD_DIR", ROOT / "build" / "release"))
-    home = build / "tests" / "support" / "fake_ascend"
-    library = home / "lib64" / "libascendcl.so"
-    assert library.exists(), f"{library} is missing: build target fake_ascendcl, or set MSSERVING_BUILD_DIR"
-    return {"ASCEND_HOME_PATH": str(home)}
-
-
-def make_om_servable(folder: Path, name: str, config: str, files: dict[str, str]) -> None:
-    version = make_servable(folder, name, config, {}) / "1"
-    version.mkdir()
-    for file, text in files.items():
-        (version / file).write_text(text)
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,12 @@ def test_ReadmeServableServerClientAndCurlWork(snippets: dict[str, str], tmp_pat
         assert done.stdout == '{"instances":[{"y":[[11.0,22.0],[33.0,44.0]]}]}'
 
 
+def test_TheClientPagesPythonWorks(tensor_add: ServerProcess, tmp_path: Path):
+    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "clients.md").read_text(), re.DOTALL)
+    (tmp_path / "client.py").write_text(with_ports(text, tensor_add))
+    assert run_script(tmp_path / "client.py").strip() == str(np.full((2, 2), 4, np.float32))
+
+
 def test_ReadmeStartsWithTheTwoCommands():
     first_screen = README.read_text().splitlines()[:12]
     commands = [line.split("#")[0].strip() for line in first_screen if line.startswith("./dev ")]

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from cases import ceilings, codec, distributed, lifecycle, models, open_loop, serving
-from harness import budget
+from harness import budget, record
 from harness.case import Outcome, Sample
 from harness.table import render_budget, render_rates
+from run import readme_table
 
 ROWS = budget.rows(serving.BIG_MB)
 
@@ -104,3 +105,42 @@ def test_latencies_at_fixed_rates_are_a_table_of_their_own():
 def test_nothing_has_no_spread():
     assert figure(0.0).spread == 0.0
     assert Outcome(figures=[1.0, 2.0, 3.0]).spread == 1.0
+
+
+def test_the_table_of_the_readme_is_what_is_kept():
+    made = readme_table()
+    assert "addb, gRPC 64x1" in made
+    assert record.in_readme(record.README) == made + "\n", "make it again: benchmarks/run.py --readme-only"
+
+
+def test_what_is_kept_comes_back_and_failures_change_nothing(tmp_path):
+    file = tmp_path / "own.json"
+    outcome = Outcome(samples=[Sample(100.0, 1.0, 2.0, 3.0), Sample(110.0, 1.0, 2.0, 3.0)])
+    record.store({"a": outcome, "b": figure(5.0)}, "first", file)
+    record.store({"a": Outcome(error="it broke"), "b": figure(6.0)}, "second", file)
+    kept = record.read(file)
+    assert (kept["a"].median("rate"), kept["a"].spread, kept["a"].run) == (105.0, outcome.spread, "first")
+    assert (kept["b"].figure, kept["b"].run) == (6.0, "second")
+
+
+def test_ratios_are_of_one_run_and_other_runs_are_named():
+    cases = case_names()
+    chosen = [cases["bare-64x1"], cases["addb-64x1"]]
+    outcomes = {"bare-64x1": load(rate=200), "addb-64x1": load(rate=100)}
+    assert "50% rate" in record.table(chosen, outcomes)
+    outcomes["addb-64x1"].run = "another run"
+    text = record.table(chosen, outcomes)
+    assert "50% rate" not in text
+    assert "| addb, gRPC 64x1 (b) " in text
+    assert "(b): another run." in text
+
+
+def test_only_what_lies_between_the_marks_is_replaced(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(record.README.read_text())
+    before = readme.read_text().splitlines()
+    record.write_readme("| new |", readme)
+    after = readme.read_text()
+    assert record.in_readme(readme) == "| new |\n"
+    assert after.splitlines()[:5] == before[:5]
+    assert after.splitlines()[-1] == before[-1]

@@ -333,6 +333,34 @@ def test_the_rank_table_fits_the_declaration(config):
         load_ranks(config("distributed.declare_servable(2, 2)"), "Ascend")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "pipeline", "warned"),
+    [
+        ("2, 2, enable_pipeline_infer=True", True, False),
+        ("2, 2", False, False),
+        ("2, 1, enable_pipeline_infer=True", True, True),
+        ("2, 1", False, False),
+    ],
+)
+def test_the_native_server_is_told_of_the_pipeline(config, monkeypatch, caplog, arguments, pipeline, warned):
+    given = []
+
+    class Core:
+        @staticmethod
+        def RankServer(*_args, **options):
+            given.append(options)
+
+    monkeypatch.setattr(rank_models, "load_native", lambda _name: Core)
+    registration = config(f"distributed.declare_servable({arguments})")
+    order = order_of(registration, RANKS)
+    rank_models._start_server(order, rank_models.RankOrder(**RANKS), registration.models[0])
+    assert given == [{"pipeline": pipeline}]
+    assert [record.getMessage() for record in caplog.records if "enable_pipeline_infer" in record.message] == [
+        f"enable_pipeline_infer of servable '{order.servable_name}' has no effect: its model has one stage, which "
+        "takes one run at a time"
+    ] * warned
+
+
 class Ranks:
     """Plays the native server of ranks."""
 
@@ -400,6 +428,8 @@ def test_the_first_rank_gives_the_inputs_and_the_last_the_outputs(config):
     assert [info.dims for info in model.outputs] == [(4, 3)]
     assert (model.batch_size, model.batch_sizes) == (4, [1, 4])
     assert (model.model_file, model.way) == ("m.mindir", "2 ranks, kernel replay and backend run")
+    (model,) = rank_models.describe_subgraphs(ranks, declaration(config, "2, 2, enable_pipeline_infer=True"))
+    assert model.way == "2 ranks, kernel replay and backend run, stages overlap"
 
 
 def test_a_model_without_batch_dimension(config):

@@ -63,6 +63,7 @@ class Connection:
         self.events = queue.Queue()
         self.claims = []
         self.deaths = queue.Queue()
+        self.logs = queue.Queue()
         self.closed = False
 
     def connect(self, timeout_s):
@@ -85,6 +86,9 @@ class Connection:
 
     def agent_died(self, rank, text):
         self.deaths.put((rank, text))
+
+    def log_lines(self, rank, text):
+        self.logs.put((rank, text))
 
     def close(self):
         self.closed = True
@@ -282,6 +286,18 @@ def test_an_agents_death_is_told_once_with_the_end_of_its_log(bench, worker):
     assert connection.deaths.empty()
 
 
+def test_the_end_of_an_agents_log_is_told_when_it_is_asked_for(bench, worker):
+    _, connection = started(bench, worker)
+    connection.events.put(("log wanted", "1"))
+    assert connection.logs.get(timeout=LONG) == (1, "rank1 is here")
+    connection.events.put(("log wanted", "7"))  # of no rank that is here
+    assert connection.logs.get(timeout=LONG) == (7, "")
+    os.kill(bench.given("rank1")["pid"], signal.SIGKILL)
+    assert connection.deaths.get(timeout=LONG)[0] == 1
+    connection.events.put(("log wanted", "1"))  # asked too late: its end has been told with its log
+    assert connection.logs.get(timeout=LONG) == (1, "")
+
+
 def test_the_schedulers_death_is_the_groups(bench, worker):
     _, connection = started(bench, worker)
     os.kill(bench.given("scheduler")["pid"], signal.SIGKILL)
@@ -337,6 +353,22 @@ def test_a_worker_that_never_comes_is_given_up(bench, worker, monkeypatch):
         launcher.wait_registered()
 
 
+def test_tls_files_of_no_use_end_the_first_start_at_once(bench, worker):
+    launcher = Launcher(
+        LauncherSettings(
+            "127.0.0.1:1", check_agent_files([bench.model("a.mindir")], None), certificate="/no.crt", use_tls=True
+        ),
+        bench.directory / "serving_logs",
+        lambda: 0,
+    )
+    launcher.start()
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"cannot be started with this ssl_config: .*'/no.crt': No such file"):
+        launcher.wait_registered()
+    assert time.monotonic() - begun < _launcher._FIRST_CONNECT_SECONDS
+    launcher.join()
+
+
 def test_a_refusal_that_stays_is_told(bench, worker, monkeypatch):
     monkeypatch.setattr(_launcher, "_FIRST_REFUSAL_SECONDS", 0.0)
     launcher = bench.start(worker, [bench.model("a.mindir"), bench.model("b.mindir")])
@@ -357,6 +389,14 @@ def test_a_machine_without_ranks_is_told(bench):
     with pytest.raises(RuntimeError, match="No address of the rank table is of this machine"):
         launcher.wait_registered()
     assert launcher.failed
+
+
+@pytest.mark.parametrize("rank_start", [0, 1])
+def test_agent_ip_is_an_address_of_this_machine(bench, rank_start):
+    worker = Worker(configuration(ips=("10.0.0.1", "10.0.0.2")))
+    launcher = bench.start(worker, [bench.model("a.mindir")], agent_ip="240.0.0.1", rank_start=rank_start)
+    with pytest.raises(RuntimeError, match=r"'agent_ip' should be an address of this machine, .*, but '240.0.0.1' is"):
+        launcher.wait_registered()
 
 
 def test_a_machine_without_rank_0_runs_no_scheduler(bench):

@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "worker": {"base", "tensor", "batching", "session", "servable"},
     "protocol": {"base", "tensor", "net", "servable"},
     "server": {"base", "tensor", "net", "servable", "protocol"},
+    "embed": {"base", "tensor", "net", "servable", "protocol", "server"},
     "python": {
         "base",
         "tensor",

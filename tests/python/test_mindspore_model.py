@@ -1,9 +1,7 @@
 """Real models, exported here, loaded as a worker loads them, and run in each way."""
 
 import logging
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,177 +9,38 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mindspore_nets import (
+    PAIR,
+    REPLAY,
+    RUN,
+    Add,
+    ConstantOperands,
+    Constants,
+    Counter,
+    Export,
+    Identity,
+    If,
+    Mlp,
+    Noise,
+    Or,
+    Tensor,
+    Tuples,
+    Twice,
+    Unique,
+    UnusedInput,
+    While,
+    float_inputs,
+    open_session,
+)
 from mindspore_serving import _core
-from mindspore_serving.worker import _mindspore, kernel_pool, mindspore_model, way
-from mindspore_serving.worker.agreement import difference, random_inputs
-from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
-from mindspore_serving.worker.session_library import LIBRARY_DIR_VARIABLE, Session, SessionLibrary, TensorInfo
-
-REPLAY, RUN, PYTHON = "kernel replay", "backend run", "python executor"
-KEY = b"0123456789abcdef"
-
-ms: Any = _mindspore.import_mindspore()
-from mindspore import Tensor, nn, ops  # noqa: E402
+from mindspore_serving.worker.agreement import difference
+from mindspore_serving.worker.mindspore_model import load_model
+from mindspore_serving.worker.session_library import Session, TensorInfo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def library() -> SessionLibrary:
-    path = way.find_session_library()
-    assert path is not None, "build the session library first: ./dev build"
-    ms.set_device("CPU")
-    return SessionLibrary(path)
-
-
-class Add(nn.Cell):
-    def construct(self, x, y):
-        return x + y
-
-
-class Mlp(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.relu = nn.Dense(16, 32), nn.Dense(32, 4), nn.ReLU()
-
-    def construct(self, x):
-        return self.second(self.relu(self.first(x)))
-
-
-class LeNet(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.c1, self.c2 = nn.Conv2d(1, 6, 5, pad_mode="valid"), nn.Conv2d(6, 16, 5, pad_mode="valid")
-        self.pool, self.relu, self.flatten = nn.MaxPool2d(2, 2), nn.ReLU(), nn.Flatten()
-        self.fc = nn.Dense(400, 10)
-
-    def construct(self, x):
-        x = self.pool(self.relu(self.c1(x)))
-        return self.fc(self.flatten(self.pool(self.relu(self.c2(x)))))
-
-
-class If(nn.Cell):
-    def construct(self, x, y):
-        if ops.ReduceSum()(x) > 0:
-            return x + y
-        return x - y
-
-
-class While(nn.Cell):
-    def construct(self, x, y):
-        i = Tensor(0, ms.int32)
-        while i < 3:
-            x = x + y
-            i = i + 1
-        return x
-
-
-class Unique(nn.Cell):
-    def construct(self, x):
-        return ops.unique(x.reshape(-1))[0]
-
-
-class Counter(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.total = ms.Parameter(Tensor(np.zeros((2, 2), np.float32)), name="total")
-
-    def construct(self, x):
-        ops.assign_add(self.total, x)
-        return self.total + 0.0
-
-
-class Constants(nn.Cell):
-    def construct(self, x, y):
-        return x, Tensor(np.ones(2, np.float32)), x + y
-
-
-class Identity(nn.Cell):
-    def construct(self, x, y):
-        return y
-
-
-class Tuples(nn.Cell):
-    def construct(self, x, y):
-        z = x + y
-        return z, (x * 2, z), ops.reshape(z, (-1,)), ops.ReduceSum()(y)
-
-
-class ConstantOperands(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.extra = Tensor(np.arange(4).reshape(2, 2).astype(np.float32))
-
-    def construct(self, x, y):
-        return ops.concat((x, self.extra, y), 0).transpose(1, 0)[:, 1:4], x * 2.5
-
-
-class UnusedInput(nn.Cell):
-    def construct(self, x, y):
-        return x * 3
-
-
-class Bias(nn.Cell):
-    def construct(self, x, bias):
-        return x + bias
-
-
-class BatchMean(nn.Cell):
-    """Not a model of independent rows: its result for a part of a batch differs."""
-
-    def construct(self, x):
-        return x - ops.ReduceMean(True)(x, 0)
-
-
-class Noise(nn.Cell):
-    def construct(self, x):
-        return x + ops.StandardNormal()((4, 2))
-
-
-class Twice(nn.Cell):
-    def construct(self, x):
-        return ops.cast(x, ms.float32) + 1
-
-
-class Or(nn.Cell):
-    def construct(self, x, y):
-        return ops.logical_or(x, y)
-
-
-Export = Callable[..., str]
-
-
-@pytest.fixture
-def export(tmp_path: Path) -> Export:
-    """Exports a net for inputs of these types and shapes, e.g. ((4, 2), np.float32)."""
-
-    def write(net: Any, *inputs: tuple[tuple[int | None, ...], Any], **options: Any) -> str:
-        tensors = [
-            Tensor(shape=list(shape), dtype=getattr(ms, np.dtype(dtype).name))
-            if None in shape
-            else Tensor(np.zeros(shape, dtype))
-            for shape, dtype in inputs
-        ]
-        net.set_train(False)
-        if any(None in shape for shape, _ in inputs):
-            net.set_inputs(*tensors)
-        path = tmp_path / "model.mindir"
-        ms.export(net, *tensors, file_name=str(path), file_format="MINDIR", **options)
-        return str(path)
-
-    return write
-
-
-def open_session(model: LoadedModel, **options: str) -> Session:
-    assert model.session_library is not None
-    return SessionLibrary(model.session_library).open({**model.session_options, **options})
-
-
-def float_inputs(model: LoadedModel, rows: int = 4, seed: int = 7) -> list[np.ndarray]:
-    return random_inputs(model.inputs, rows, seed)
-
-
-PAIR = (((2, 2), np.float32), ((2, 2), np.float32))
+KEY = b"0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -232,90 +91,6 @@ def test_describes_inputs_and_outputs(export: Export):
     with open_session(model) as session:
         assert [info.dims for info in session.inputs] == [(2, 2), (2, 2)]
         assert [info.dims for info in session.outputs] == [info.dims for info in model.outputs]
-
-
-@pytest.mark.parametrize(
-    ("net", "inputs", "sizes"),
-    [
-        (Mlp, (((32, 16), np.float32),), [1, 2, 4, 8, 16, 32]),
-        (LeNet, (((6, 1, 32, 32), np.float32),), [1, 2, 4, 6]),
-        (UnusedInput, (((4, 2), np.float32), ((4, 2), np.float32)), [1, 2, 4]),
-        (If, (((4, 2), np.float32), ((4, 2), np.float32)), [1, 2, 4]),
-    ],
-)
-def test_every_batch_size_gives_the_rows_of_the_full_batch(export: Export, net: Any, inputs: Any, sizes: list[int]):
-    model = load_model(export(net(), *inputs), with_batch_dim=True, device_type="CPU", compile_budget_s=60)
-    assert model.batch_sizes == sizes
-    assert model.batch_size == sizes[-1]
-    values = [np.abs(array) for array in float_inputs(model)]  # one side of If
-    with open_session(model) as session:
-        assert session.batch_sizes == sizes
-        full = session.run(values)
-        assert difference(model.python_run(values), full) == ""
-        for size in sizes:
-            rows = [array[:size] for array in values]
-            assert difference([output[:size] for output in full], session.run(rows)) == ""
-            assert difference([output[:size] for output in full], model.python_run(rows)) == ""
-        with pytest.raises(RuntimeError, match="not compiled for batch size 3"):
-            session.run([array[:3] for array in values])
-
-
-def test_stops_adding_batch_sizes_when_time_is_up_but_keeps_one_and_its_own(export: Export):
-    path = export(Mlp(), ((32, 16), np.float32))
-    assert load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=0).batch_sizes == [1, 32]
-    assert load_model(path, with_batch_dim=True, device_type="CPU", max_buckets=3).batch_sizes == [1, 4, 32]
-
-
-def test_a_large_model_shares_its_weights_between_batch_sizes(export: Export, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(mindspore_model, "_LARGE_FILE", 0)
-    model = load_model(export(LeNet(), ((8, 1, 32, 32), np.float32)), with_batch_dim=True, device_type="CPU")
-    assert model.way.startswith(REPLAY)
-    assert (model.batch_sizes, len(model.cells)) == ([1, 8], 1)
-    values = float_inputs(model)
-    with open_session(model) as session:
-        full = session.run(values)
-        assert [info.dims for info in session.inputs] == [(8, 1, 32, 32)]
-        assert difference(model.python_run(values), full) == ""
-        assert difference([full[0][:1]], session.run([values[0][:1]])) == ""
-
-
-def test_a_batch_size_that_disagrees_is_dropped(export: Export, caplog: pytest.LogCaptureFixture):
-    model = load_model(export(BatchMean(), ((4, 2), np.float32)), with_batch_dim=True, device_type="CPU")
-    assert (model.way, model.batch_sizes) == (REPLAY, [4])
-    assert "batch size 1 is not used" in caplog.text
-    with open_session(model) as session:
-        assert session.batch_sizes == [4]
-
-
-def test_an_input_without_batch_dimension_keeps_its_shape(export: Export):
-    path = export(Bias(), ((4, 2), np.float32), ((4, 2), np.float32))
-    with pytest.raises(RuntimeError, match="without_batch_dim_inputs"):
-        load_model(path, with_batch_dim=True, without_batch_dim_inputs=(2,), device_type="CPU")
-    path = export(Bias(), ((4, 2), np.float32), ((2,), np.float32))
-    with pytest.raises(RuntimeError, match="batch size cannot be 0"):
-        load_model(path, with_batch_dim=True, device_type="CPU")
-    model = load_model(path, with_batch_dim=True, without_batch_dim_inputs=(1,), device_type="CPU")
-    assert model.batch_sizes == [1, 2, 4]
-    x, bias = float_inputs(model)
-    with open_session(model) as session:
-        np.testing.assert_array_equal(session.run([x[:2], bias])[0], x[:2] + bias)
-
-
-def test_outputs_without_the_batch_are_refused(export: Export):
-    with pytest.raises(RuntimeError, match="batch size of its inputs is 2, but its outputs"):
-        load_model(export(Tuples(), *PAIR), with_batch_dim=True, device_type="CPU")
-
-
-@pytest.mark.parametrize("with_batch_dim", [False, True])
-def test_a_dynamic_batch_takes_any_number_of_rows(export: Export, with_batch_dim: bool):
-    shape = ((None, 2), np.float32)
-    model = load_model(export(Add(), shape, shape), with_batch_dim=with_batch_dim, device_type="CPU")
-    assert (model.way, model.batch_size, model.batch_sizes) == (RUN, -1 if with_batch_dim else 0, [])
-    assert [info.dims for info in model.outputs] == [(-1, 2)]
-    with open_session(model) as session:
-        for rows in (1, 5, 64):
-            x, y = float_inputs(model, rows)
-            np.testing.assert_array_equal(session.run([x, y])[0], x + y)
 
 
 def test_an_output_whose_size_depends_on_the_values(export: Export):
@@ -408,135 +183,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, export: Export):
             load_model(str(bad), with_batch_dim=False, device_type="CPU")
 
 
-def test_without_a_library_models_run_through_the_python_executor(
-    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path / "nowhere"))
-    way.usable_library.cache_clear()
-    try:
-        model = load_model(export(Mlp(), ((4, 16), np.float32)), with_batch_dim=True, device_type="CPU")
-    finally:
-        way.usable_library.cache_clear()
-    assert (model.way, model.session_library, model.batch_sizes) == (PYTHON, None, [1, 2, 4])
-    assert "python -m mindspore_serving.build_session" in caplog.text
-    assert [info.dims for info in model.outputs] == [(4, 4)]
-    values = float_inputs(model)[0]
-    assert difference([model.python_run([values])[0][:2]], model.python_run([values[:2]])) == ""
-
-
-def test_a_library_for_another_mindspore_is_not_opened(
-    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    library = way.find_session_library()
-    assert library is not None
-    content = library.read_bytes()
-    version = f"built-for-mindspore={ms.__version__}".encode()
-    assert version in content
-    (tmp_path / library.name).write_bytes(content.replace(version, b"built-for-mindspore=9" + version[21:]))
-    monkeypatch.setenv(LIBRARY_DIR_VARIABLE, str(tmp_path))
-    way.usable_library.cache_clear()
-    try:
-        model = load_model(export(Add(), *PAIR), with_batch_dim=False, device_type="CPU")
-    finally:
-        way.usable_library.cache_clear()
-    assert model.way == PYTHON
-    assert "it was built for MindSpore 9" in caplog.text
-
-
-def test_the_library_refuses_another_mindspore_and_unknown_options(export: Export, library: SessionLibrary):
-    model = load_model(export(Add(), *PAIR), with_batch_dim=False, device_type="CPU")
-    with pytest.raises(RuntimeError, match=r"built for MindSpore .* but MindSpore 1\.0 is running.*build_session"):
-        open_session(model, mindspore_version="1.0")
-    with pytest.raises(RuntimeError, match="'colour' = 'red': unknown option"):
-        open_session(model, colour="red")
-    with pytest.raises(RuntimeError, match="compiled no graph 'nonsense'"):
-        open_session(model, phases="0:nonsense")
-    with pytest.raises(RuntimeError, match="must be auto, replay or run"):
-        open_session(model, way="fast")
-    with pytest.raises(RuntimeError, match="'phases' is missing"):
-        library.open({})
-
-
-def test_replay_is_refused_with_its_reason(export: Export):
-    reasons = {If: "control flow", Counter: "side effect"}
-    for net, reason in reasons.items():
-        inputs = PAIR if net is If else PAIR[:1]
-        model = load_model(export(net(), *inputs), with_batch_dim=False, device_type="CPU")
-        with pytest.raises(RuntimeError, match=f"kernel replay: .*{reason}"):
-            open_session(model, way="replay")
-
-
-def test_the_kernel_pool_can_be_sized(export: Export):
-    path = export(Mlp(), ((8, 16), np.float32))
-    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
-    assert model.session_options["kernel_threads"] == "1"
-    values = float_inputs(model)
-    with open_session(model) as alone, open_session(model, kernel_threads="2") as two:
-        assert difference(alone.run(values), two.run(values)) == ""
-    with pytest.raises(RuntimeError, match=r"kernel_threads.*at most 1024"):
-        open_session(model, kernel_threads="1000000")
-
-
-class Softmaxes(nn.Cell):
-    def construct(self, x):
-        for _ in range(4):
-            x = ops.exp(ops.softmax(x, -1))
-        return x
-
-
-def processor_time() -> tuple[int, int]:
-    """Clock ticks that this thread, and that all others of this process have used."""
-    ticks: dict[bool, int] = {True: 0, False: 0}
-    for task in Path("/proc/self/task").iterdir():
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        ticks[int(task.name) == threading.get_native_id()] += int(fields[11]) + int(fields[12])
-    return ticks[True], ticks[False]
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
-def test_the_number_of_threads_is_what_an_operator_splits_its_work_among(export: Export):
-    path = export(Softmaxes(), ((512, 1024), np.float32))
-    model = load_model(path, with_batch_dim=False, device_type="CPU", kernel_threads=1)
-    inputs = random_inputs(model.inputs, 1)
-
-    def used(threads: str) -> tuple[int, int]:
-        with open_session(model, kernel_threads=threads) as session:
-            own, others = processor_time()
-            deadline = time.monotonic() + 60
-            while True:
-                session.repeat(inputs, 20)
-                now = processor_time()
-                spent = now[0] - own, now[1] - others
-                if (spent[0] >= 20 and (threads == "1" or spent[1] >= 5)) or time.monotonic() > deadline:
-                    return spent
-
-    own, others = used("1")
-    assert others * 10 <= own
-    own, others = used("2")
-    assert others >= 5
-
-
-def test_a_tiny_model_is_not_split_among_threads(export: Export, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel_pool, "_largest_choice", 1)
-    model = load_model(export(Mlp(), ((8, 16), np.float32)), with_batch_dim=True, device_type="CPU")
-    assert model.session_options["kernel_threads"] == "1"
-
-
-def test_the_kernel_pool_grows_where_it_pays_and_never_shrinks(export: Export, monkeypatch: pytest.MonkeyPatch):
-    model = load_model(export(Mlp(), ((8, 16), np.float32)), with_batch_dim=True, device_type="CPU", kernel_threads=1)
-    assert model.session_library is not None
-    library = SessionLibrary(model.session_library)
-    options = {key: value for key, value in model.session_options.items() if key != "kernel_threads"}
-    times = iter([1e-3, 0.95e-3, 1e-3, 0.4e-3])
-    monkeypatch.setattr(kernel_pool, "_best_run", lambda *_: next(times))
-    monkeypatch.setattr(kernel_pool, "_largest_choice", 1)
-    choices = [kernel_pool.choose_kernel_threads(library, options, float_inputs(model), 2) for _ in range(3)]
-    assert choices == [1, 2, 2]
-    library.open({**options, "kernel_threads": "1"}).close()
-
-
 def test_two_sessions_of_two_models_run_in_parallel_threads(export: Export, tmp_path: Path):
-    import threading
 
     models = []
     for name in ("a", "b"):

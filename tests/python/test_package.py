@@ -1,7 +1,9 @@
 """What importing the package does, and says when its native part is missing."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,16 @@ def test_the_package_ships_the_session_library_for_om_models_which_opens_without
     assert library.name == "acl"
     with pytest.raises(RuntimeError, match=r"libascendcl.so cannot be loaded \(/nowhere/lib.so.*LD_LIBRARY_PATH"):
         library.open({"file": "model.om", "library": "/nowhere/lib.so"})
+
+
+def test_without_mindspore_the_release_to_install_is_named():
+    code = (
+        "import sys; sys.modules['mindspore'] = None\n"
+        "from mindspore_serving.worker import _mindspore\n"
+        "try:\n    _mindspore.import_mindspore()\nexcept RuntimeError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    (requirement,) = re.findall(r'^mindspore = \["(.*)"\]$', project, re.MULTILINE)
+    assert done.stdout.startswith("MindSpore cannot be imported: ")
+    assert done.stdout.rstrip().endswith(f"pip install '{requirement}'")

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,14 @@ def test_nobody_there_is_a_connection_error() -> None:
         launcher.connect(5)
     with pytest.raises(ConnectionError):
         _core.RankAgent("127.0.0.1:1", None, None, None, False, "0" * 32, 0)
+
+
+def test_tls_files_that_cannot_be_used_are_told_at_once(tmp_path: Path) -> None:
+    """Trying again does not help, as it may when nobody is there."""
+    missing = str(tmp_path / "no.crt")
+    launcher = _core.RankLauncher("127.0.0.1:1", missing, missing, None, True)
+    with pytest.raises(RuntimeError, match=r"Cannot load the certificate file '.*/no\.crt': No such file"):
+        launcher.connect(5)
 
 
 def test_an_unknown_option_is_named() -> None:

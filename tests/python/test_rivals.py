@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +14,7 @@ import pytest
 
 from harness.load import LoadError, Shape
 from mindspore_serving.proto import ms_service_pb2 as pb
-from rivals import analysis, goals, install, loads, networks, onnx_file, plan, plots, registry, report, wire
+from rivals import analysis, goals, install, loads, networks, onnx_file, plan, plots, processes, registry, report, wire
 from rivals import results as raw
 from rivals.__main__ import main
 from rivals.loads import Level
@@ -198,6 +200,34 @@ def test_python_that_the_machine_lacks_is_an_error() -> None:
         install.find_python(("2.1",))
 
 
+# ------------------------------------------------------------------------------------------------- processes
+_PARENT = """
+import signal, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["stubborn"]])
+@pytest.mark.parametrize("ends_slowly", [False, True])
+def test_nothing_that_a_server_started_outlives_it(tmp_path: Path, words: list[str], ends_slowly: bool) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", _PARENT, *words]
+    with processes.MarkedServer(command, {}, tmp_path, log, ends_slowly=ends_slowly) as server:
+        deadline = time.monotonic() + 60
+        while "up" not in server.log_end() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        pids = server.pids()
+        assert len(pids) == 2  # the server and what left its session
+        processes.settle(pids)
+        assert processes.memory_mb(pids) > 1
+    assert server.pids() == []
+    assert not any(processes.alive(pid) for pid in pids)
+
+
 # ------------------------------------------------------------------------------------------------- analysis and page
 def _row(
     rival: str, protocol: str, level: Level, requests_s: float, cpu_us: float, **other: object
@@ -288,7 +318,7 @@ def test_page_shows_results_failures_and_notes(tmp_path: Path) -> None:
     assert "50% (model)" in page
     assert "refused: 3 x http 503" in page and "the load generator was full" in page
     assert "ImportError: x" in page
-    assert "In no row of this run is a rival ahead" in page
+    assert "In no row is a rival ahead" in page
     assert raw.read(tmp_path / "benchmarks" / "results.json") == results
     for picture in re.findall(r"\((benchmarks/[^)]*\.svg)\)", page):
         assert ElementTree.parse(tmp_path / picture).getroot().tag.endswith("svg")

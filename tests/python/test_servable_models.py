@@ -136,7 +136,10 @@ def test_counts_that_do_not_fit_name_the_model_and_the_subgraph(load):
 
 @pytest.mark.parametrize("file", ["missing.mindir", "missing.om"])
 def test_a_model_that_cannot_be_loaded_is_refused(load, file):
-    message = f"Load model failed, servable directory: '/somewhere'.*: the model file '.*/{file}' does not exist"
+    message = (
+        f"Load model failed, servable directory: '/somewhere'.*: the model file '.*/{file}' does not exist; "
+        "there is first.mindir"
+    )
     with pytest.raises(RuntimeError, match=message):
         load(declaration("first.mindir"), declaration(file, model_format=file.rpartition(".")[2]))
 

@@ -22,11 +22,19 @@ class RankLoad:
         address: The server's, for gRPC.
         threads: Each has one request at a time.
         pause: Seconds between a thread's requests.
+        expected: The answer to rows of values.
     """
 
-    def __init__(self, address: str, threads: int = 6, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        threads: int = 6,
+        pause: float = 0.0,
+        expected: Callable[[np.ndarray], np.ndarray] = lambda values: values @ WEIGHT,
+    ) -> None:
         self._address = address
         self._pause = pause
+        self._expected = expected
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.errors: Counter[str] = Counter()
@@ -82,7 +90,7 @@ class RankLoad:
                     problem = str(replies["error"])
                 elif errors := [str(reply["error"]) for reply in replies if "error" in reply]:
                     problem = errors[0]
-                elif not np.allclose([reply["y"] for reply in replies], values @ WEIGHT, rtol=1e-4, atol=1e-4):
+                elif not np.allclose([reply["y"] for reply in replies], self._expected(values), rtol=1e-4, atol=1e-4):
                     with self._lock:
                         self.unexpected.append(f"wrong answer to request {seed}")
             except Exception as error:

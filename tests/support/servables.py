@@ -71,6 +71,14 @@ def make_servable(folder: Path, name: str, config: str, versions: Mapping[int, P
     return servable
 
 
+def make_om_servable(folder: Path, name: str, config: str, files: dict[str, str]) -> None:
+    """Writes folder/name with its config and version 1 of model files of the AscendCL double (fake_ascendcl.h)."""
+    version = make_servable(folder, name, config, {}) / "1"
+    version.mkdir()
+    for file, text in files.items():
+        (version / file).write_text(text)
+
+
 def add_config(model: str, *, with_batch_dim: bool = False, checked: bool = False) -> str:
     return (CHECKED_ADD_CONFIG if checked else ADD_CONFIG).format(model=model, with_batch_dim=with_batch_dim)
 

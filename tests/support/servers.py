@@ -85,6 +85,7 @@ class ServerProcess:
         prefix: Sequence[str] = (),
         addresses: tuple[str, str] | None = None,
         listens: Sequence[str] = ("gRPC", "RESTful"),
+        arguments: Sequence[str] = (),
     ) -> None:
         self.script = script
         self.cwd = cwd or script.parent
@@ -93,7 +94,7 @@ class ServerProcess:
         self.log_path = self.cwd / f"{script.stem}.log"
         self._addresses = {"gRPC": self.grpc_address, "RESTful": self.rest_address}
         self._listens = listens
-        self._command = [*prefix, python, str(script)]
+        self._command = [*prefix, python, str(script), *arguments]
         self._env = {**os.environ, **(env or {}), **self.client_env}
         self._process: subprocess.Popen[bytes] | None = None
 

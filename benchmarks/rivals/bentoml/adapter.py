@@ -48,6 +48,6 @@ RIVALS = [
         _command,
         lambda start: {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(start.scratch / "home")},
         skips={"big": "only JSON, which is 20 MB of text for these 4 MiB"},
-        start_seconds=6,
+        start_seconds=4,
     )
 ]

@@ -14,6 +14,6 @@ RIVALS = [
             "pipeline: the three stages in one `predict`",
         ),
         lambda start: run_script(start, "kserve"),
-        start_seconds=5,
+        start_seconds=4,
     )
 ]

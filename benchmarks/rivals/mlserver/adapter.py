@@ -36,6 +36,6 @@ RIVALS = [
             "pipeline: the three stages in one `predict`",
         ),
         _command,
-        start_seconds=5,
+        start_seconds=4,
     )
 ]

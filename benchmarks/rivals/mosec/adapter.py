@@ -18,7 +18,7 @@ RIVALS = [
             "one worker process a route (the server has one core), dynamic batching up to the model's batch with a "
             "wait of at most 1 ms, the shortest that it takes (its default is 10 ms)",
             "raw bytes by a `deserialize` of the user's, as its guide advises; JSON by the standard library",
-            "pipeline: a worker process for each stage",
+            "pipeline: the three stages in one worker; one for each stage would cost more, as they share one core",
         ),
         _command,
         start_seconds=2,

@@ -35,6 +35,6 @@ RIVALS = [
         lambda start: run_script(start, "old"),
         _env,
         pythons=("3.7",),
-        start_seconds=4,
+        start_seconds=2.5,
     )
 ]

@@ -16,7 +16,7 @@ def _rival(name: str, title: str, kind: str, setting: str) -> Rival:
         lambda start: {"RIVALS_OURS": kind},
         own_interpreter=True,
         packages_beside=kind == "functions",
-        start_seconds=4,
+        start_seconds=2.5,
     )
 
 

@@ -67,18 +67,18 @@ RIVALS = [
         "TorchServe",
         "torchserve",
         "torchserve",
-        {"grpc": Grpc(), "raw": RawHttp("/predictions/{work}")},
+        {"raw": RawHttp("/predictions/{work}"), "grpc": Grpc()},
         (
             "one worker process (the server has one core) with a custom handler, `async_logging=true` as its guide "
             "advises, a queue of 1,000, no access log, no metrics; needs a Java runtime",
             "dynamic batching up to the model's batch with `maxBatchDelay` 1 ms, the shortest that it takes",
-            "the tensors' bytes as one input, over its own gRPC service and over HTTP",
+            "the tensors' bytes as one input, over HTTP and over its own gRPC service",
             "pipeline: the three stages in one handler",
-            "five seconds of load before the first that counts, as Java compiles what runs often",
+            "four seconds of load before the first that counts, as Java compiles what runs often",
         ),
         _command,
         _env,
-        warm_up_seconds=5,
+        warm_up_seconds=4,
         start_seconds=7,
     )
 ]

@@ -24,6 +24,6 @@ RIVALS = [
         ),
         lambda start: run_script(start, "triton"),
         _env,
-        start_seconds=6,
+        start_seconds=8,
     )
 ]

@@ -1,10 +1,14 @@
 """A model of two stages: the first rank gets the inputs, the last one gives the outputs."""
 
+import os
+
 import numpy as np
 
 from mindspore_serving.server import distributed, register
 
-model = distributed.declare_servable(rank_size=2, stage_size=2)
+PIPELINE = os.environ.get("TWO_STAGES_PIPELINE") == "1"  # serving_server.py --pipeline
+
+model = distributed.declare_servable(rank_size=2, stage_size=2, enable_pipeline_infer=PIPELINE)
 
 
 def best(probabilities):

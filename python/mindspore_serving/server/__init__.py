@@ -5,12 +5,11 @@ A servable is a directory with a ``servable_config.py``, which says what is done
 """
 
 from mindspore_serving.server import distributed, master, register
+from mindspore_serving.server._endpoints import start_grpc_server, start_restful_server
 from mindspore_serving.server._limits import ServerLimits
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._server import (
     set_stop_timeout,
-    start_grpc_server,
-    start_restful_server,
     start_servables,
     stop,
 )

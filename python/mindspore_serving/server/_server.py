@@ -12,16 +12,13 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from mindspore_serving._native import load_native
 from mindspore_serving.server import _checks, _launch
-from mindspore_serving.server._limits import ServerLimits, native_limits
 from mindspore_serving.server._servable_config import ServableStartConfig
-from mindspore_serving.server._ssl import SSLConfig
 from mindspore_serving.server._versions import RunningVersions
 
 if TYPE_CHECKING:
@@ -31,22 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_STOP_TIMEOUT = 10.0  # seconds
 _MAX_STOP_TIMEOUT = 86_400.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class _Endpoint:
-    """What the servers of the two protocols differ in."""
-
-    title: str
-    start: str  # the public function
-    native_start: str
-    takes_unix: bool
-
-
-_ENDPOINTS = {
-    "grpc": _Endpoint("gRPC", "start_grpc_server", "start_grpc", True),
-    "restful": _Endpoint("RESTful", "start_restful_server", "start_restful", False),
-}
 
 
 class _Running:
@@ -111,9 +92,8 @@ class _Running:
             )
 
 
-start_lock = (
-    threading.RLock()
-)  # one start call at a time; held while waiting, so taken before _lock and never by stop()
+# One start call at a time; held while waiting, so taken before _lock and never by stop().
+start_lock = threading.RLock()
 _lock = threading.Lock()  # guards which server is the running one, and which one is stopping
 _running: _Running | None = None
 _stopping: _Running | None = None  # the one that stop() has not finished with
@@ -176,7 +156,7 @@ def start_planned(plan: Callable[[Path], list[_launch.ServablePlan]], *, later: 
     Raises:
         RuntimeError: As `start_servables`.
     """
-    running = _get_running()
+    running = get_running()
     log_directory = Path.cwd() / _launch.LOG_DIRECTORY
     if running.versions is None:
         running.versions = RunningVersions(running.native, log_directory, running.interruption_check())
@@ -187,64 +167,6 @@ def start_planned(plan: Callable[[Path], list[_launch.ServablePlan]], *, later: 
         running.started.add("servables")
         running.monitor = threading.Thread(target=_monitor, args=(running,), name="serving-monitor", daemon=False)
         running.monitor.start()
-
-
-def start_grpc_server(
-    address: str,
-    max_msg_mb_size: int = 100,
-    ssl_config: SSLConfig | None = None,
-    *,
-    limits: ServerLimits | None = None,
-) -> None:
-    """Start the gRPC server. Servables may be started before or after it.
-
-    A script that starts no servables ends, and stops the server, after its last line.
-
-    Args:
-        address (str): ``ip:port``, or ``unix:path`` with the path of a Unix domain socket, whose directory must exist.
-        max_msg_mb_size (int, optional): The largest message taken or sent, in MiB, 1 to 512. Default: 100.
-        ssl_config (SSLConfig, optional): How connections are encrypted; None means not at all. Default: None.
-        limits (ServerLimits, optional): Connections, time-outs and the like; None means the defaults. Default: None.
-
-    Raises:
-        RuntimeError: A parameter is invalid, the address cannot be listened on, or the server is already running.
-            Everything that was running has been stopped.
-
-    Examples:
-        >>> from mindspore_serving import server
-        >>>
-        >>> server.start_grpc_server("0.0.0.0:5500")
-    """
-    _start_endpoint("grpc", address, max_msg_mb_size, ssl_config, limits)
-
-
-def start_restful_server(
-    address: str,
-    max_msg_mb_size: int = 100,
-    ssl_config: SSLConfig | None = None,
-    *,
-    limits: ServerLimits | None = None,
-) -> None:
-    """Start the RESTful server. Servables may be started before or after it.
-
-    A script that starts no servables ends, and stops the server, after its last line.
-
-    Args:
-        address (str): ``ip:port``.
-        max_msg_mb_size (int, optional): The largest request body taken, in MiB, 1 to 512. Default: 100.
-        ssl_config (SSLConfig, optional): How connections are encrypted; None means not at all. Default: None.
-        limits (ServerLimits, optional): Connections, time-outs and the like; None means the defaults. Default: None.
-
-    Raises:
-        RuntimeError: A parameter is invalid, the address cannot be listened on, or the server is already running.
-            Everything that was running has been stopped.
-
-    Examples:
-        >>> from mindspore_serving import server
-        >>>
-        >>> server.start_restful_server("0.0.0.0:5900")
-    """
-    _start_endpoint("restful", address, max_msg_mb_size, ssl_config, limits)
 
 
 def stop() -> None:
@@ -299,69 +221,11 @@ def set_stop_timeout(seconds: float) -> None:
     _stop_timeout = _checks.check_seconds("seconds", seconds, 0.0, _MAX_STOP_TIMEOUT)
 
 
-def set_max_enqueued_requests(max_enqueued_requests: int) -> None:
-    """Set how many requests may wait in the running server; more are refused.
-
-    Args:
-        max_enqueued_requests (int): 1 or larger; a new server starts with 10000.
-
-    Raises:
-        RuntimeError: The value is invalid.
-    """
-    _checks.check_int("max_enqueued_requests", max_enqueued_requests, 1)
-    with start_lock:
-        _get_running().native.set_max_enqueued_requests(max_enqueued_requests)
-
-
-def set_max_queue_seconds(seconds: float) -> None:
-    """Set how long a request may have to wait for its worker in the running server; others are refused at once.
-
-    The server knows what waits and how fast the workers have been of late. Without this limit it refuses by the number
-    of waiting requests, and those whose deadline would pass while they wait.
-
-    Args:
-        seconds (float): From 0 to 86400; 0 means no limit, which is what a new server starts with.
-
-    Raises:
-        RuntimeError: The value is invalid.
-
-    Examples:
-        >>> from mindspore_serving.server.master import context
-        >>>
-        >>> context.set_max_queue_seconds(0.5)
-    """
-    checked = _checks.check_seconds("seconds", seconds, 0, 86400)
-    with start_lock:
-        _get_running().native.set_max_queue_seconds(checked)
-
-
-def set_max_bytes_in_flight(max_bytes_in_flight: int) -> None:
-    """Set how much memory requests and replies may hold together in the running server; more requests are refused.
-
-    What counts: messages being received or worked on, their tensors in shared memory, and replies until they are sent.
-    A request counts twice while it is worked on, as its message and as its tensors.
-
-    Args:
-        max_bytes_in_flight (int): Bytes, 1048576 or larger; a new server starts with 4294967296.
-
-    Raises:
-        RuntimeError: The value is invalid.
-
-    Examples:
-        >>> from mindspore_serving import server
-        >>>
-        >>> server.master.context.set_max_bytes_in_flight(512 << 20)
-    """
-    _checks.check_int("max_bytes_in_flight", max_bytes_in_flight, 1 << 20, (1 << 63) - 1)
-    with start_lock:
-        _get_running().native.set_max_bytes_in_flight(max_bytes_in_flight)
-
-
 def running_versions(what: str) -> RunningVersions:
     """What runs, for the public function `what`; to be called under `start_lock`."""
     if not servables_run():
         raise RuntimeError(f"{what} needs a running server: call start_servables first")
-    versions = _get_running().versions
+    versions = get_running().versions
     if versions is None:
         raise RuntimeError(f"{what} was ended by a call of stop()")
     return versions
@@ -374,7 +238,7 @@ def stop_timeout() -> float:
 
 def set_watch(watch: VersionWatch | None) -> None:
     """Start this watch in place of the one there is; to be called under `start_lock`."""
-    running = _get_running()
+    running = get_running()
     running.end_watch()
     running.watch = watch
     if watch is not None:
@@ -405,7 +269,8 @@ def _ended_by_stop(doing: str) -> RuntimeError:
     return RuntimeError(f"{doing} was ended by a call of stop()")
 
 
-def _get_running() -> _Running:
+def get_running() -> _Running:
+    """The server of this process; made if there is none. To be called under `start_lock`."""
     global _running
     with _lock:
         if _running is None or _running.pid != os.getpid():  # in a forked child the server is the parent's
@@ -417,56 +282,6 @@ def servables_run() -> bool:
     """Whether this process has started servables that run."""
     with _lock:
         return _running is not None and _running.pid == os.getpid() and "servables" in _running.started
-
-
-def _start_endpoint(
-    kind: str, address: str, max_msg_mb_size: int, ssl_config: SSLConfig | None, limits: ServerLimits | None
-) -> None:
-    endpoint = _ENDPOINTS[kind]
-    with StopOnError():
-        _checks.check_str("address", address)
-        if not address.startswith("unix:"):
-            _checks.check_ip_address(address)
-        elif endpoint.takes_unix:
-            _check_unix_address(address)
-        else:
-            raise RuntimeError(
-                f"The address '{address}' is illegal: the RESTful server takes ip:port only, no unix socket"
-            )
-        _checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
-        if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
-            raise RuntimeError(
-                f"Parameter 'ssl_config' should be SSLConfig or None, but a {type(ssl_config).__name__} was given"
-            )
-        if limits is not None and not isinstance(limits, ServerLimits):
-            raise RuntimeError(
-                f"Parameter 'limits' should be ServerLimits or None, but a {type(limits).__name__} was given"
-            )
-        running = _get_running()
-        if kind in running.started:
-            raise RuntimeError(
-                f"{endpoint.start} has been called already and is running: call stop() before starting again"
-            )
-        running.started.add(kind)
-        start = getattr(running.native, endpoint.native_start)
-        start(address, max_msg_mb_size, *_ssl_arguments(ssl_config), native_limits(limits))
-        print(f"Serving {endpoint.title} server start success, listening on {address}", flush=True)
-
-
-def _ssl_arguments(ssl_config: SSLConfig | None) -> tuple[str | None, str | None, str | None, bool]:
-    if ssl_config is None:
-        return None, None, None, False
-    custom_ca = ssl_config.custom_ca if ssl_config.verify_client else None
-    return ssl_config.certificate, ssl_config.private_key, custom_ca, ssl_config.verify_client
-
-
-def _check_unix_address(address: str) -> None:
-    path = address.removeprefix("unix:")
-    if not path:
-        raise RuntimeError(f"The address '{address}' is illegal: the path after 'unix:' is empty")
-    directory = Path(path).absolute().parent
-    if not directory.is_dir():
-        raise RuntimeError(f"The address '{address}' is illegal: the directory '{directory}' does not exist")
 
 
 def _io_threads() -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mindspore_serving.worker")
 
+REQUIREMENT = "mindspore>=2.10,<2.11"  # as in pyproject.toml
+
 
 @cache
 def import_mindspore() -> Any:
@@ -38,7 +40,8 @@ def import_mindspore() -> Any:
             import mindspore
         except Exception as error:
             raise RuntimeError(
-                f"MindSpore cannot be imported: {error}. Install it beside mindspore_serving: pip install mindspore"
+                f"MindSpore cannot be imported: {error}. Install the release that this package is made for beside it: "
+                f"pip install '{REQUIREMENT}'"
             ) from error
         finally:
             if silenced:

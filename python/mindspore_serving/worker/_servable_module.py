@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+import sysconfig
 import traceback
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -14,6 +15,7 @@ from types import ModuleType
 logger = logging.getLogger("mindspore_serving.worker")
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "")
+_STANDARD = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "")
 _IMPORT_MACHINERY = os.path.join(os.path.dirname(os.path.realpath(importlib.__file__)), "")
 
 
@@ -58,7 +60,7 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, RuntimeError):
         lines = [str(error)]
     frames = [frame for frame in report.stack if not _is_ours(frame.filename)]
-    if frames:
+    if not all(_is_standard(frame.filename) for frame in frames):
         lines.append("".join(traceback.format_list(frames)).rstrip())
     cause = error.__cause__
     if cause is not None and str(cause) not in lines[0]:
@@ -97,3 +99,8 @@ def _make_package(name: str, path: str) -> None:
 
 def _is_ours(filename: str) -> bool:
     return filename.startswith("<frozen ") or os.path.realpath(filename).startswith((_PACKAGE, _IMPORT_MACHINERY))
+
+
+def _is_standard(filename: str) -> bool:
+    """Whether it is Python's own library: where nobody but us has called it, that says nothing to a user."""
+    return os.path.realpath(filename).startswith(_STANDARD) and "site-packages" not in filename

@@ -120,13 +120,15 @@ def describe_subgraphs(ranks: list[dict[str, Any]], declaration: ModelDeclaratio
     """
     ranks = sorted(ranks, key=lambda rank: int(rank["rank"]))
     first, last = ranks[0]["models"], ranks[-1]["models"]
+    group = declaration.ranks
+    overlap = ", stages overlap" if group is not None and group.enable_pipeline_infer and group.stage_size > 1 else ""
     subgraphs: list[LoadedModel] = []
     for inputs_of, outputs_of in zip(first, last, strict=True):
         model = LoadedModel(
             os.path.basename(str(inputs_of["file"])),
             _infos(inputs_of["inputs"]),
             _infos(outputs_of["outputs"]),
-            way=f"{len(ranks)} ranks, {_ways(ranks, len(subgraphs))}",
+            way=f"{len(ranks)} ranks, {_ways(ranks, len(subgraphs))}{overlap}",
             without_batch=declaration.without_batch_dim_inputs,
         )
         model.find_batch_size(declaration.with_batch_dim)
@@ -180,9 +182,10 @@ def _start_server(order: StartOrder, ranks: RankOrder, declaration: ModelDeclara
     assert group is not None
     table = read_rank_table(ranks.rank_table, "given to start_servable")
     check_layout(table, group.rank_size, group.stage_size, ascend=device_type_here(order.device_type) != CPU)
-    if group.enable_pipeline_infer:
+    if group.enable_pipeline_infer and group.stage_size == 1:
         logger.warning(
-            "enable_pipeline_infer of servable '%s' has no effect: all ranks finish a run before the next begins",
+            "enable_pipeline_infer of servable '%s' has no effect: its model has one stage, which takes one run at a "
+            "time",
             order.servable_name,
         )
     configuration = Configuration(
@@ -210,5 +213,6 @@ def _start_server(order: StartOrder, ranks: RankOrder, declaration: ModelDeclara
             ranks.custom_ca,
             ranks.verify_client,
             options,
+            pipeline=group.enable_pipeline_infer,
         ),
     )

@@ -277,5 +277,11 @@ def _model_files(order: StartOrder, model: ModelDeclaration) -> Sequence[Path]:
     files = [Path(order.version_directory, file) for file in model.files]
     for file in files:
         if not file.is_file():
-            raise RuntimeError(f"{_load_failed(order)}the model file '{file}' does not exist")
+            raise RuntimeError(f"{_load_failed(order)}the model file '{file}' does not exist; {_contents(file.parent)}")
     return files
+
+
+def _contents(directory: Path) -> str:
+    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    more = ", ..." if len(names) > 10 else ""
+    return f"there is {', '.join(names[:10])}{more}" if names else "nothing is there"

@@ -119,15 +119,21 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "ranks"), [("matmul_distributed", 2), ("matmul_distributed", 4), ("pipeline_distributed", 2)]
+    ("name", "ranks", "arguments"),
+    [
+        ("matmul_distributed", 2, []),
+        ("matmul_distributed", 4, []),
+        ("pipeline_distributed", 2, []),
+        ("pipeline_distributed", 2, ["--pipeline"]),
+    ],
 )
-def test_ExampleRuns(name: str, ranks: int, tmp_path: Path):
+def test_ExampleRuns(name: str, ranks: int, arguments: list[str], tmp_path: Path):
     from servers import ServerProcess, free_port
 
     folder = copy_example(name, tmp_path)
     env = {"SERVING_RANKS_ADDRESS": f"127.0.0.1:{free_port()}", "MATMUL_RANKS": str(ranks)}
     run_script(folder / "export_model.py", env=env)
-    server = ServerProcess(folder / "serving_server.py", env=env)
+    server = ServerProcess(folder / "serving_server.py", env=env, arguments=arguments)
     agents = ServerProcess(folder / "serving_agents.py", env=env, listens=())
     try:
         server.start()

@@ -15,6 +15,8 @@
 //   batches 1,2,4                 the model was built for several batch sizes
 //   several_sizes                 the model was built for several image sizes
 //   extra_input NAME              an input by which the runtime is told something
+//   abort_at 13                   a run with this number (float32) anywhere in its inputs ends the process
+//   hold_at 7 FILE                a run with this number adds its process id to FILE.held and lasts until FILE is gone
 //
 // Environment variables, read at every call:
 //

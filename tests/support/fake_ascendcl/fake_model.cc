@@ -1,5 +1,9 @@
 #include "fake_model.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -63,6 +67,14 @@ bool ReadLine(const std::string& line, Model* model) {
     AddExtraInput(value, model);
     return true;
   }
+  if (what == "abort_at") {
+    model->abort_at = std::strtof(value.c_str(), nullptr);
+    return true;
+  }
+  if (what == "hold_at") {
+    model->hold_at = std::strtof(value.c_str(), nullptr);
+    return static_cast<bool>(words >> model->hold_file);
+  }
   return false;
 }
 
@@ -70,6 +82,23 @@ size_t Elements(const Tensor& tensor, uint64_t batch) {
   size_t count = 1;
   for (const int64_t dim : tensor.dims) count *= dim == -1 ? batch : static_cast<size_t>(dim);
   return count;
+}
+
+bool AnyIs(std::optional<float> wanted, const Model& model, uint64_t batch, const std::vector<const void*>& inputs) {
+  for (size_t k = 0; wanted && k < inputs.size(); ++k) {
+    if (model.inputs[k].wire_dtype != DTypeFromName("float32")) continue;
+    const auto* numbers = static_cast<const float*>(inputs[k]);
+    if (std::find(numbers, numbers + Elements(model.inputs[k], batch), *wanted) !=
+        numbers + Elements(model.inputs[k], batch)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void Hold(const std::string& file) {
+  std::ofstream(file + ".held", std::ios::app) << getpid() << std::endl;
+  while (access(file.c_str(), F_OK) == 0) usleep(5000);
 }
 
 }  // namespace
@@ -97,6 +126,8 @@ size_t Bytes(const Tensor& tensor, uint64_t batch) {
 
 void Run(const Model& model, uint64_t batch, const std::vector<const void*>& inputs,
          const std::vector<void*>& outputs) {
+  if (AnyIs(model.hold_at, model, batch, inputs)) Hold(model.hold_file);
+  if (AnyIs(model.abort_at, model, batch, inputs)) std::abort();
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Tensor& output = model.outputs[i];
     const size_t count = Elements(output, batch);

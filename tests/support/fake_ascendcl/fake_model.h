@@ -21,6 +21,9 @@ struct Model {
   std::string run = "add";
   std::vector<uint64_t> batches;
   bool several_sizes = false;
+  std::optional<float> abort_at;
+  std::optional<float> hold_at;
+  std::string hold_file;
 };
 
 // Nothing, and why in *error, for a file that is no model.
@@ -29,7 +32,8 @@ std::optional<Model> ReadModel(const std::string& path, std::string* error);
 // Bytes of a tensor at this batch size.
 size_t Bytes(const Tensor& tensor, uint64_t batch);
 
-// Computes the outputs; the pointers are in the order of the model's inputs and outputs.
+// Computes the outputs; the pointers are in the order of the model's inputs and outputs. Does not return if the model
+// has an abort_at that is among the inputs.
 void Run(const Model& model, uint64_t batch, const std::vector<const void*>& inputs, const std::vector<void*>& outputs);
 
 }  // namespace fake_ascendcl

@@ -10,6 +10,7 @@
 #include "session/libraries/acl/execution.h"
 #include "session/libraries/acl/om_model.h"
 #include "session/libraries/acl/options.h"
+#include "session/libraries/library_table.h"
 
 using msserving::acl::AclLibrary;
 using msserving::acl::DeviceContext;
@@ -65,40 +66,8 @@ MsServingSession::~MsServingSession() {
   }
 }
 
-namespace {
-
-int Open(const MsServingOption* options, size_t count, MsServingSession** session, char* error, size_t error_size) {
-  *session = nullptr;
-  try {
-    *session = new MsServingSession(ParseOptions(options, count));
-    return 0;
-  } catch (const std::exception& e) {
-    if (error_size > 0) std::snprintf(error, error_size, "%s", e.what());
-    return 1;
-  }
-}
-
-const MsServingSessionInfo* Describe(const MsServingSession* session) { return &session->info; }
-
-int Run(MsServingSession* session, const MsServingTensor* inputs, MsServingTensor* outputs) {
-  try {
-    session->Run(inputs, outputs);
-    return 0;
-  } catch (const std::exception& e) {
-    session->last_error = e.what();
-    return 1;
-  }
-}
-
-const char* LastError(const MsServingSession* session) { return session->last_error.c_str(); }
-
-void Close(MsServingSession* session) { delete session; }
-
-constexpr MsServingSessionLibrary kLibrary = {
-    MS_SERVING_SESSION_ABI_VERSION, "acl", Open, Describe, Run, LastError, Close};
-
-}  // namespace
-
 extern "C" __attribute__((visibility("default"))) const MsServingSessionLibrary* ms_serving_session_library() {
+  static constexpr MsServingSessionLibrary kLibrary =
+      msserving::MakeLibraryTable<MsServingSession, ParseOptions>("acl");
   return &kLibrary;
 }

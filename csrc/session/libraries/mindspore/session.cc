@@ -50,6 +50,7 @@ class ScratchMemory {
 template <typename Runner>
 std::vector<std::unique_ptr<GraphRunner>> MakeRunners(const std::vector<CompiledGraph>& graphs) {
   std::vector<std::unique_ptr<GraphRunner>> runners;
+  runners.reserve(graphs.size());
   for (const CompiledGraph& graph : graphs) runners.push_back(std::make_unique<Runner>(graph));
   return runners;
 }

@@ -62,6 +62,13 @@ class AgentGroup:
         """The processes that run."""
         return [process.pid for process in self._alive]
 
+    def last_lines(self, rank: int) -> str:
+        """The end of the log of a rank's agent; "" if there is no such agent any more. Any thread."""
+        for process in list(self._alive):
+            if process.plan.agent and process.plan.rank == rank:
+                return process.last_lines()
+        return ""
+
     def end(self, grace_seconds: float) -> None:
         """Let the processes end: they have so long to leave by themselves. Any thread; `join` waits for it."""
         self._kill_at = time.monotonic() + grace_seconds

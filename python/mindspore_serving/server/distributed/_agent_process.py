@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class ProcessPlan:
 class AgentProcess:
     """A running process with its log pipe and the socket that holds it: it is killed when that is closed.
 
-    Used by the thread that made it, and then by its watcher alone.
+    Used by the thread that made it, and then by its watcher alone, but for `last_lines`.
     """
 
     def __init__(self, plan: ProcessPlan, key: bytes | None) -> None:
@@ -53,6 +54,7 @@ class AgentProcess:
         self.exit_code: int | None = None
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._rest = b""
+        self._log_lock = threading.Lock()  # guards the log, its pipe and its last lines
         self.link, theirs = socket.socketpair()
         self.log_fd, log_end = os.pipe()
         try:
@@ -92,6 +94,18 @@ class AgentProcess:
 
     def read_log(self) -> bool:
         """Put what the process has printed into its log. False: there will be no more."""
+        with self._log_lock:
+            return self._read_log()
+
+    def last_lines(self) -> str:
+        """The end of its log, with all that it has printed up to now. Any thread."""
+        with self._log_lock:
+            if self.log_fd >= 0:
+                self._read_log()
+            lines = [*self._tail, self._rest] if self._rest.strip() else list(self._tail)
+        return b"\n".join(lines)[-_TAIL_BYTES:].decode(errors="replace")
+
+    def _read_log(self) -> bool:
         while True:
             try:
                 text = os.read(self.log_fd, _READ_BYTES)
@@ -124,10 +138,12 @@ class AgentProcess:
         self.exit_code = self._process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # what it has left behind
-        self.read_log()
-        self.plan.log.end_line()
+        with self._log_lock:
+            self._read_log()
+            self.plan.log.end_line()
+            os.close(self.log_fd)
+            self.log_fd = -1
         self.link.close()
-        os.close(self.log_fd)
         os.close(self.pidfd)
 
     def describe_end(self) -> str:
@@ -135,6 +151,5 @@ class AgentProcess:
         code = self.exit_code or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         text = f"{self.plan.title} {how}"
-        lines = [*self._tail, self._rest] if self._rest.strip() else list(self._tail)
-        tail = b"\n".join(lines)[-_TAIL_BYTES:].decode(errors="replace")
+        tail = self.last_lines()
         return f"{text}; the last lines of its log:\n{tail}" if tail else text

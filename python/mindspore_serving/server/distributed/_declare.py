@@ -30,9 +30,11 @@ def declare_servable(
             instance is a run of its own. Default: True.
         without_batch_dim_inputs (Union[int, list[int], tuple[int]], optional): The indexes of inputs that have no
             batch dimension although `with_batch_dim` is True. Default: None.
-        enable_pipeline_infer (bool, optional): Taken for servables of release 2.0, where stages worked on several runs
-            at once. Runs follow each other here, which a warning in the worker's log says when it is True.
-            Default: False.
+        enable_pipeline_infer (bool, optional): True: up to `stage_size` runs (32 at most) are out over the ranks at a
+            time. A rank that has finished its part of a run goes on to the next one at once, so the first stage begins
+            a run while later stages work on those before it. Each rank still takes all runs in the same order. False:
+            a run begins when all ranks have finished the one before it. Of no effect if `stage_size` is 1, which the
+            worker's log says. Default: False.
 
     Returns:
         Model, for `add_stage` and for functions that call it; `call_servable` finds the model by itself.
@@ -50,6 +52,10 @@ def declare_servable(
         >>> def predict(x):
         ...     y = register.call_servable(x)
         ...     return y
+
+        A model of four stages that work on four runs at a time:
+
+        >>> distributed.declare_servable(rank_size=8, stage_size=4, enable_pipeline_infer=True)
     """
     registration = current_registration("distributed.declare_servable")
     ranks = _check_sizes(rank_size, stage_size, enable_pipeline_infer)

@@ -32,7 +32,7 @@ from mindspore_serving.server.distributed._agent_group import AgentGroup
 from mindspore_serving.server.distributed._agent_order import AgentOrder
 from mindspore_serving.server.distributed._agent_process import ProcessPlan
 from mindspore_serving.server.distributed._configuration import Configuration
-from mindspore_serving.server.distributed._local_ranks import LocalRanks, ReservedPort, find_local_ranks
+from mindspore_serving.server.distributed._local_ranks import LocalRanks, ReservedPort, find_local_ranks, is_local
 from mindspore_serving.server.distributed._rank_table import check_layout
 from mindspore_serving.server.distributed._rank_table_file import RankTableFile
 
@@ -221,7 +221,10 @@ class Launcher:
 
     def _receive_configuration(self, client: RankLauncher) -> Configuration:
         self._check_stopped()
-        content = client.connect(_CONNECT_SECONDS)
+        try:
+            content = client.connect(_CONNECT_SECONDS)
+        except RuntimeError as error:
+            raise RuntimeError(f"The agents cannot be started with this ssl_config: {error}") from error
         self._seen_at = time.monotonic()
         return Configuration.from_json(content)
 
@@ -232,6 +235,11 @@ class Launcher:
         check_layout(table, configuration.rank_size, configuration.stage_size, ascend=device_type != CPU)
         local = find_local_ranks(table, settings.agent_ip, settings.rank_start)
         settings.files.check_count(len(local.ranks))
+        if device_type == CPU and not is_local(local.ip):  # the table's are found by this; agent_ip is just given
+            raise RuntimeError(
+                f"Parameter 'agent_ip' should be an address of this machine, on which its ranks listen, but "
+                f"{local.ip!r} is none"
+            )
         scheduler = None
         if device_type == CPU and local.ranks[0].rank_id == 0:
             self._port = ReservedPort(local.ip, settings.agent_start_port)
@@ -286,7 +294,7 @@ class Launcher:
         group = AgentGroup(plans, self._settings.dec_key, self._on_registered, on_death)
         grace = 0.0
         try:
-            self._follow(client)
+            self._follow(client, group)
         except Stopped:
             grace = _GRACE_SECONDS
             raise
@@ -297,13 +305,15 @@ class Launcher:
             group.end(grace)
             group.join()
 
-    def _follow(self, client: RankLauncher) -> None:
+    def _follow(self, client: RankLauncher, group: AgentGroup) -> None:
         """Until this life ends, always by an exception."""
         leave_at: float | None = None
         while True:
             self._check_stopped()
             event = client.next_event(_EVENT_SECONDS)
-            if event is not None:
+            if event is not None and event[0] == "log wanted":
+                client.log_lines(int(event[1]), group.last_lines(int(event[1])))
+            elif event is not None:
                 self._take_end(*event)
             with self._changed:
                 dead = self._death is not None

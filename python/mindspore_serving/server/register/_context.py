@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from mindspore_serving.server import _checks
-from mindspore_serving.server.register._options import AclOptions, DeviceOptions
-
-_PRECISIONS = ("origin", "fp16")
+from mindspore_serving.server.register._options import AclOptions, DeviceOptions, GpuOptions
 
 
 class DeviceInfo(DeviceOptions):
@@ -33,7 +31,7 @@ class CPUDeviceInfo(DeviceInfo):
     """
 
     device_type: ClassVar[str] = "CPU"
-    _allowed: ClassVar[dict[str, tuple[str, ...] | None]] = {"precision_mode": _PRECISIONS}
+    _allowed: ClassVar[dict[str, tuple[str, ...] | None]] = GpuOptions._allowed
 
 
 class GPUDeviceInfo(DeviceInfo):
@@ -53,7 +51,7 @@ class GPUDeviceInfo(DeviceInfo):
     """
 
     device_type: ClassVar[str] = "GPU"
-    _allowed: ClassVar[dict[str, tuple[str, ...] | None]] = {"precision_mode": _PRECISIONS}
+    _allowed: ClassVar[dict[str, tuple[str, ...] | None]] = GpuOptions._allowed
 
 
 class AscendDeviceInfo(DeviceInfo):

@@ -1,0 +1,572 @@
+// The embedding API as hosts use it, through its public header. Workers are a few lines of Python that speak the
+// control protocol; tests/e2e/test_embedding.py has real ones.
+#include "mindspore_serving/server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tensor/exchange.h"
+
+namespace mindspore_serving {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+// Stands where python3 stands: answers the question for the package's version, or is a worker. What a worker does is in
+// servable_config.py of its servable.
+constexpr const char* kPython = R"(#!/usr/bin/env python3
+import json, mmap, os, socket, struct, sys, threading, time
+if sys.argv[1] == "-c":
+    assert "load_native" in sys.argv[2]
+    print("some noise of a site's own")
+    print("mindspore_serving safe_path 1")
+    print("mindspore_serving version", os.environ.get("TEST_VERSION", "@VERSION@"))
+    sys.exit(0)
+assert sys.argv[1:-1] == ["-P", "-m", "mindspore_serving.worker"], sys.argv
+assert os.environ["PYTHONUNBUFFERED"] == "1"
+open_fds = sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name))
+s = socket.socket(fileno=int(sys.argv[-1]))
+def read(n):
+    b = b""
+    while len(b) < n:
+        b += s.recv(n - len(b))
+    return b
+def receive():
+    head, fds, _, _ = socket.recv_fds(s, 16, 64)
+    kind, count, size = struct.unpack("<cxxxIQ", head)
+    return kind, read(size), fds
+kind, body, fds = receive()
+key = b""
+if kind == b"K":
+    key = body
+    kind, body, fds = receive()
+order = json.loads(body)
+def say(kind, text):
+    s.sendall(struct.pack("<cxxxIQ", kind, 0, len(text)) + text.encode())
+print("order", json.dumps(order, sort_keys=True), "key", key, "descriptors", open_fds, flush=True)
+does = open(os.path.join(order["servable_directory"], order["servable_name"], "servable_config.py")).read().strip()
+if does == "fail":
+    say(b"F", "the model is broken"); sys.exit(1)
+if does == "slow":
+    s.recv(1); sys.exit(0)
+board = mmap.mmap(fds[1], 0)
+def beat():
+    n = 0
+    while True:
+        n += 1
+        board[@BOARD@:@BOARD@ + 8] = struct.pack("<Q", n)
+        time.sleep(0.05)
+threading.Thread(target=beat, daemon=True).start()
+say(b"R", '{"methods":[{"name":"m","inputs":["x"],"outputs":["y"]}]}')
+def answer_probe(rings, replies, doorbell):
+    rings, replies = mmap.mmap(rings, 0), mmap.mmap(replies, 0)
+    while rings[0:8] == bytes(8):
+        time.sleep(0.002)
+    request, = struct.unpack("<Q", rings[192:200])
+    replies[64:104] = struct.pack("<QIIIIIIQ", request, 0, 1, 0, 0, 0, 0, 128)
+    at = @REPLIES@
+    rings[at + 192:at + 216] = struct.pack("<QQQ", request, 64, 128)
+    rings[at:at + 8] = struct.pack("<Q", 1)
+    os.write(doorbell, struct.pack("<Q", 1))
+for i in range(1, len(fds), 4):
+    answer_probe(fds[i], fds[i + 1], fds[i + 3])
+s.recv(1)
+)";
+
+std::string Replaced(std::string text, const std::string& name, const std::string& value) {
+  for (size_t at = text.find(name); at != std::string::npos; at = text.find(name)) {
+    text.replace(at, name.size(), value);
+  }
+  return text;
+}
+
+std::vector<std::string> Entries(const char* path) {
+  std::vector<std::string> entries;
+  DIR* directory = opendir(path);
+  while (const dirent* entry = readdir(directory)) {
+    if (entry->d_name[0] != '.' && std::to_string(dirfd(directory)) != entry->d_name) {
+      entries.emplace_back(entry->d_name);
+    }
+  }
+  closedir(directory);
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+std::string ReadFile(const fs::path& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+bool WaitFor(const std::function<bool()>& condition) {
+  for (int i = 0; i < 6000 && !condition(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return condition();
+}
+
+class EmbeddingTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/embedding_test_XXXXXX";
+    directory_ = mkdtemp(name);
+    std::string script = Replaced(kPython, "@VERSION@", Version());
+    script = Replaced(script, "@BOARD@", std::to_string(msserving::ChannelLayout::kBoard));
+    script = Replaced(script, "@REPLIES@", std::to_string(msserving::ChannelLayout::kReplies));
+    Write("python", script);
+    chmod((directory_ / "python").c_str(), 0755);
+    options_.python = (directory_ / "python").string();
+    options_.log_directory = (directory_ / "logs").string();
+    options_.io_threads = 1;
+    MakeServable("add", "serve", {1});
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+
+  void Write(const fs::path& file, const std::string& text) const {
+    fs::create_directories((directory_ / file).parent_path());
+    std::ofstream(directory_ / file) << text;
+  }
+  void MakeServable(const std::string& name, const std::string& does, const std::vector<int>& versions) const {
+    Write(fs::path(name) / "servable_config.py", does);
+    for (const int version : versions) {
+      fs::create_directories(directory_ / name / std::to_string(version));
+    }
+  }
+  ServableStartConfig Config(const std::string& name, int64_t version = 0) const {
+    ServableStartConfig config;
+    config.servable_directory = directory_.string();
+    config.servable_name = name;
+    config.version_number = version;
+    return config;
+  }
+  std::string Unix(const std::string& name) const { return "unix:" + (directory_ / name).string(); }
+
+  fs::path directory_;
+  ServerOptions options_;
+};
+
+#define EXPECT_ERROR(statement, expected_code, ...)                        \
+  do {                                                                     \
+    try {                                                                  \
+      statement;                                                           \
+      ADD_FAILURE() << "nothing was thrown";                               \
+    } catch (const Error& error) {                                         \
+      EXPECT_EQ(error.code(), ErrorCode::expected_code) << error.what();   \
+      EXPECT_THAT(std::string(error.what()), testing::AllOf(__VA_ARGS__)); \
+    }                                                                      \
+  } while (false)
+
+TEST_F(EmbeddingTest, StartsServesAndLeavesNothing) {
+  const auto descriptors = Entries("/proc/self/fd");
+  const auto threads = Entries("/proc/self/task").size();
+  {
+    Server server(options_);
+    std::vector<std::string> states;
+    server.StartServables({Config("add")}, [&states](const std::vector<WorkerState>& workers) {
+      for (const WorkerState& worker : workers) {
+        states.push_back(worker.label + " " + worker.state);
+      }
+      return true;
+    });
+    server.StartGrpc(Unix("socket"));
+    EXPECT_THAT(states, testing::Contains("add version 1 device0 starting"));
+    EXPECT_THAT(server.Stats(), HasSubstr("\"label\":\"add version 1 device0\",\"state\":\"running\""));
+    const std::string log = ReadFile(directory_ / "logs" / "log_add_device0_version1.log");
+    EXPECT_THAT(log, HasSubstr("\"device_id\": 0"));
+    EXPECT_THAT(log, HasSubstr("descriptors [0, 1, 2, 3]"));  // nothing of the host's
+    server.Stop();
+    EXPECT_EQ(Entries("/proc/self/fd"), descriptors);
+    EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+    EXPECT_ERROR(server.Stats(), kStopped, HasSubstr("the server has been stopped"));
+    EXPECT_ERROR(server.StartServables({Config("add")}), kStopped, HasSubstr("the server has been stopped"));
+    server.Stop();
+  }
+  EXPECT_TRUE(WaitFor([threads] { return Entries("/proc/self/task").size() == threads; }));
+}
+
+TEST_F(EmbeddingTest, TwoServersInOneProcess) {
+  Server first(options_);
+  ServerOptions options = options_;
+  options.log_directory = (directory_ / "other logs").string();
+  Server second(options);
+  first.StartServables({Config("add")});
+  second.StartServables({Config("add")});
+  first.StartGrpc(Unix("first"));
+  second.StartGrpc(Unix("second"));
+  first.Stop(0);
+  EXPECT_THAT(second.Stats(), HasSubstr("\"state\":\"running\""));
+  second.Stop(0);
+  EXPECT_TRUE(fs::exists(directory_ / "other logs" / "log_add_device0_version1.log"));
+}
+
+TEST_F(EmbeddingTest, ServableConfigsReachTheWorkers) {
+  MakeServable("add", "serve", {2, 10});
+  Server server(options_);
+  ServableStartConfig config = Config("add");
+  config.device_ids = {3, 5};
+  config.device_type = "cpu";
+  config.num_parallel_workers = 4;
+  config.dec_key = "0123456789abcdef";
+  server.StartServables({config});
+  const std::string log = ReadFile(directory_ / "logs" / "log_add_device5_version10.log");
+  EXPECT_THAT(log,
+              HasSubstr(R"({"dec_mode": "AES-GCM", "device_id": 5, "device_type": "CPU", "extra": false, )"
+                        R"("has_extra_workers": true, "servable_directory": ")" +
+                        directory_.string() + R"(", "servable_name": "add", "version": 10, "version_directory": ")" +
+                        (directory_ / "add/10").string() + R"("} key b'0123456789abcdef')"));
+  EXPECT_THAT(server.Stats(), HasSubstr("add version 10 extra1"));
+  EXPECT_THAT(server.Stats(), testing::Not(HasSubstr("extra2")));
+}
+
+TEST_F(EmbeddingTest, VersionsComeAndGo) {
+  Server server(options_);
+  EXPECT_ERROR(server.StopServable("add"), kInvalid, HasSubstr("stop_servable needs a running server"));
+  EXPECT_ERROR(server.ReloadServables(), kInvalid, HasSubstr("reload_servables needs a running server"));
+  server.StartServables({Config("add")});
+  EXPECT_TRUE(server.ReloadServables().empty());
+  MakeServable("add", "serve", {2});
+  EXPECT_THAT(server.ReloadServables(), testing::ElementsAre(testing::Pair("add", 2)));
+  EXPECT_THAT(server.Stats(), testing::Not(HasSubstr("add version 1")));
+  server.StartServables({Config("add", 1)});
+  EXPECT_ERROR(server.StartServables({Config("add", 1)}), kInvalid, HasSubstr("is running servable 'add' version 1"));
+  EXPECT_ERROR(server.StopServable("add", 7), kInvalid,
+               HasSubstr("Servable 'add' version 7 is not running: its versions 1, 2 are"));
+  server.StopServable("add");
+  EXPECT_ERROR(server.StopServable("add", 2), kInvalid, HasSubstr("its versions 1 are"));
+  server.StopServable("add", 1);
+  EXPECT_ERROR(server.StopServable("add"), kInvalid, HasSubstr("Servable 'add' is not running"));
+}
+
+TEST_F(EmbeddingTest, AWatchTakesNewVersionsAndEndsWithTheServer) {
+  Server server(options_);
+  EXPECT_ERROR(server.WatchVersions(), kInvalid, HasSubstr("watch_versions needs a running server"));
+  server.StartServables({Config("add")});
+  EXPECT_ERROR(server.WatchVersions(0.05), kInvalid, HasSubstr("should be 0 or at least 0.1, but 0.05 was given"));
+  server.WatchVersions(0.1);
+  MakeServable("add", "serve", {2});
+  EXPECT_TRUE(WaitFor([&server] { return server.Stats().find("add version 2") != std::string::npos; }));
+  EXPECT_TRUE(WaitFor([&server] { return server.Stats().find("add version 1") == std::string::npos; }));
+  server.WatchVersions(0);
+  server.WatchVersions(0.1);
+  server.Stop(0);
+}
+
+TEST_F(EmbeddingTest, AFailureTakesBackWhatTheCallHasStarted) {
+  MakeServable("broken", "fail", {1});
+  Server server(options_);
+  EXPECT_ERROR(server.StartServables({Config("add"), Config("broken")}), kFailed, HasSubstr("the model is broken"));
+  EXPECT_THAT(server.Stats(), HasSubstr("\"workers\":[]"));
+  server.StartServables({Config("add")});
+  EXPECT_ERROR(server.StartServables({Config("broken")}), kFailed, HasSubstr("the model is broken"));
+  EXPECT_THAT(server.Stats(), HasSubstr("\"state\":\"running\""));
+}
+
+TEST_F(EmbeddingTest, TheProgressFunctionEndsTheWaiting) {
+  MakeServable("slow", "slow", {1});
+  Server server(options_);
+  EXPECT_ERROR(server.StartServables({Config("slow")}, [](const auto& workers) { return workers.empty(); }), kStopped,
+               HasSubstr("Starting the servables was ended by its progress function"));
+  EXPECT_THAT(server.Stats(), HasSubstr("\"workers\":[]"));
+  EXPECT_THROW(
+      server.StartServables({Config("slow")}, [](const auto&) -> bool { throw std::out_of_range("the host's own"); }),
+      std::out_of_range);
+  bool refused = false;
+  EXPECT_ERROR(server.StartServables({Config("slow")},
+                                     [&](const auto& workers) {
+                                       EXPECT_ERROR(server.Stop(), kInvalid, HasSubstr("may call nothing but stats"));
+                                       refused = !server.Stats().empty();
+                                       return workers.empty();
+                                     }),
+               kStopped, HasSubstr("ended by its progress function"));
+  EXPECT_TRUE(refused);
+}
+
+TEST_F(EmbeddingTest, StopEndsACallThatWaits) {
+  MakeServable("slow", "slow", {1});
+  Server server(options_);
+  std::atomic<bool> waits{false};
+  std::thread starter([&] {
+    EXPECT_ERROR(server.StartServables({Config("slow")},
+                                       [&waits](const auto& workers) {
+                                         waits = waits || !workers.empty();
+                                         return true;
+                                       }),
+                 kStopped, HasSubstr("Starting the servables was ended by a call of stop()"));
+  });
+  EXPECT_TRUE(WaitFor([&waits] { return waits.load(); }));
+  std::thread other([&server] { server.Stop(0); });
+  server.Stop(0);
+  other.join();
+  starter.join();
+}
+
+TEST_F(EmbeddingTest, ManyThreadsMayUseOneServer) {
+  Server server(options_);
+  server.StartServables({Config("add")});
+  std::atomic<bool> end{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      try {
+        while (!end) {
+          EXPECT_THAT(server.Stats(), HasSubstr("workers"));
+          server.SetMaxEnqueuedRequests(100);
+          server.SetMaxQueueSeconds(1);
+          server.SetMaxBytesInFlight(1 << 20);
+        }
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kStopped);
+      }
+    });
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  server.Stop(0);
+  end = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+TEST_F(EmbeddingTest, AnEndpointStartsOnce) {
+  Server server(options_);
+  server.StartGrpc(Unix("socket"));
+  EXPECT_ERROR(
+      server.StartGrpc(Unix("another")), kInvalid,
+      HasSubstr("start_grpc_server has been called already and is running: call stop() before starting again"));
+  EXPECT_ERROR(server.StartRest(Unix("another")), kInvalid, HasSubstr("RESTful server takes ip:port only"));
+  EXPECT_ERROR(server.StartRest("203.0.113.7:1500"), kFailed, HasSubstr("203.0.113.7:1500"));
+}
+
+TEST_F(EmbeddingTest, TheHostsSignalsAreLeftAlone) {
+  struct sigaction before[2];
+  sigaction(SIGINT, nullptr, &before[0]);
+  sigaction(SIGTERM, nullptr, &before[1]);
+  {
+    Server server(options_);
+    server.StartServables({Config("add")});
+    for (const int number : {SIGINT, SIGTERM, SIGCHLD, SIGPIPE}) {
+      struct sigaction now;
+      sigaction(number, nullptr, &now);
+      EXPECT_EQ(now.sa_handler, SIG_DFL) << number;
+    }
+    EXPECT_EQ(ms_serving_stop_signals_wait(-1), 0);  // not taken
+  }
+  for (int round = 0; round < 2; ++round) {
+    StopSignals signals;
+    EXPECT_EQ(signals.Wait(0), 0);
+    kill(getpid(), SIGTERM);
+    EXPECT_EQ(signals.Wait(), SIGTERM);
+    EXPECT_EQ(signals.Wait(0), SIGTERM);
+  }
+  struct sigaction now;
+  sigaction(SIGTERM, nullptr, &now);
+  EXPECT_EQ(now.sa_handler, before[1].sa_handler);
+}
+
+TEST_F(EmbeddingTest, AStopSignalEndsAStart) {
+  MakeServable("slow", "slow", {1});
+  StopSignals signals;
+  Server server(options_);
+  EXPECT_ERROR(server.StartServables({Config("slow")},
+                                     [](const auto& workers) {
+                                       if (!workers.empty()) {
+                                         kill(getpid(), SIGINT);
+                                       }
+                                       return true;
+                                     }),
+               kStopped, HasSubstr("Starting the servables was interrupted by signal SIGINT"));
+  server.Stop();
+}
+
+TEST_F(EmbeddingTest, SignalsOfAnEarlierRunDoNotHurryAStop) {
+  {
+    StopSignals signals;
+    kill(getpid(), SIGINT);
+    kill(getpid(), SIGINT);
+    EXPECT_EQ(signals.Wait(), SIGINT);
+  }
+  Server server(options_);
+  server.StartServables({Config("add")});
+  server.Stop();
+}
+
+TEST_F(EmbeddingTest, AForkedChildLeavesTheServerToItsParent) {
+  Server server(options_);
+  const pid_t child = fork();
+  if (child == 0) {
+    int code = 1;
+    try {
+      server.Stop();
+    } catch (const Error& error) {
+      code = std::string(error.what()).find("which has forked this one") == std::string::npos ? 2 : 0;
+    }
+    Server gone = std::move(server);
+    { const Server destroyed = std::move(gone); }
+    _exit(code);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_THAT(server.Stats(), HasSubstr("workers"));
+}
+
+TEST_F(EmbeddingTest, ThePythonIsTriedBeforeAWorkerStarts) {
+  options_.python = (directory_ / "nowhere" / "python").string();
+  EXPECT_ERROR(Server(options_).StartServables({Config("add")}), kInvalid, HasSubstr("nowhere/python"),
+               HasSubstr("which the server's options name, does not start"), HasSubstr("No such file or directory"));
+  Write("empty python", "#!/bin/sh\necho ModuleNotFoundError: no such module >&2\nexit 1\n");
+  chmod((directory_ / "empty python").c_str(), 0755);
+  options_.python.clear();
+  setenv("MSSERVING_PYTHON", (directory_ / "empty python").c_str(), 1);
+  EXPECT_ERROR(Server(options_).StartServables({Config("add")}), kInvalid,
+               HasSubstr("mindspore_serving cannot be imported by Python '"),
+               HasSubstr("which the environment variable MSSERVING_PYTHON names"),
+               HasSubstr("-m pip install mindspore-serving==" + Version()), HasSubstr("exited with status 1"),
+               HasSubstr("ModuleNotFoundError: no such module"));
+  setenv("MSSERVING_PYTHON", (directory_ / "python").c_str(), 1);
+  setenv("TEST_VERSION", "2.9", 1);
+  EXPECT_ERROR(Server(options_).StartServables({Config("add")}), kInvalid,
+               HasSubstr("has mindspore_serving 2.9, but the library in this program is " + Version()));
+  unsetenv("TEST_VERSION");
+  Server(options_).StartServables({Config("add")});
+  unsetenv("MSSERVING_PYTHON");
+  EXPECT_FALSE(fs::exists("serving_logs"));
+}
+
+TEST_F(EmbeddingTest, AHostMayIgnoreItsChildren) {
+  signal(SIGCHLD, SIG_IGN);
+  {
+    Server server(options_);
+    server.StartServables({Config("add")});
+    server.Stop();
+  }
+  signal(SIGCHLD, SIG_DFL);
+}
+
+TEST_F(EmbeddingTest, LogLinesGoToTheSink) {
+  static std::mutex mutex;
+  static std::string lines;
+  const auto sink = [](void* user, int32_t level, const char* text, size_t size) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    lines.append(static_cast<const char*>(user))
+        .append(std::to_string(level))
+        .append(" ")
+        .append(text, size)
+        .append("\n");
+  };
+  SetLogLevel(LogLevel::kInfo);
+  char name[] = "host ";
+  ms_serving_log_set_sink(sink, name);
+  Server(options_).Stop();
+  ms_serving_log_set_sink(nullptr, nullptr);
+  SetLogLevel(LogLevel::kWarning);
+  EXPECT_THAT(lines, HasSubstr("host 1 event=server_stopped\n"));
+}
+
+TEST_F(EmbeddingTest, WhatIsGivenIsChecked) {
+  options_.io_threads = 65;
+  EXPECT_ERROR(Server{options_}, kInvalid, HasSubstr("'io_threads' should be in range [0, 64], but 65 was given"));
+  options_.io_threads = 1;
+  options_.worker_silence_seconds = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_ERROR(Server{options_}, kInvalid,
+               HasSubstr("'worker_silence_seconds' should be in range [0, 1e+09], but nan"));
+  options_.worker_silence_seconds.reset();
+  setenv("MSSERVING_IO_THREADS", "many", 1);
+  options_.io_threads = 0;
+  EXPECT_ERROR(Server{options_}, kInvalid,
+               HasSubstr("MSSERVING_IO_THREADS should be a number from 1 to 64, but is 'many'"));
+  unsetenv("MSSERVING_IO_THREADS");
+  options_.io_threads = 1;
+
+  Server server(options_);
+  EXPECT_ERROR(server.StartServables({}), kInvalid, HasSubstr("'servable_configs' should not be empty"));
+  EXPECT_ERROR(server.StartServables({Config("none")}), kInvalid, HasSubstr("Check servable config failed, directory"));
+  EXPECT_ERROR(server.Stop(-1), kInvalid,
+               HasSubstr("'drain_seconds' should be in range [0, 86400], but -1.0 was given"));
+  ListenOptions listen;
+  listen.ssl_config = SSLConfig{"/nowhere.crt", "/nowhere.key", "", false};
+  EXPECT_ERROR(server.StartGrpc(Unix("socket"), listen), kFailed, HasSubstr("/nowhere.crt"));
+  listen.ssl_config->verify_client = true;
+  EXPECT_ERROR(server.StartGrpc(Unix("socket"), listen), kInvalid,
+               HasSubstr("'custom_ca' should be given when 'verify_client' is True"));
+  EXPECT_THAT(server.Stats(), HasSubstr("\"workers\":[]"));
+}
+
+// A header that is older than the library knows fewer fields, one that is newer knows more.
+TEST(EmbeddingAbiTest, StructsOfOtherVersions) {
+  MsServingServer* server = nullptr;
+  MsServingServerOptions options;
+  ms_serving_server_options_init(&options, offsetof(MsServingServerOptions, log_directory));
+  options.log_directory = reinterpret_cast<const char*>(1);  // beyond what was said to be there
+  ASSERT_EQ(ms_serving_server_create(&options, &server), nullptr);
+  ms_serving_server_destroy(server);
+
+  struct Newer {
+    MsServingServerOptions known;
+    int64_t more;
+  } newer;
+  ms_serving_server_options_init(&newer.known, sizeof(newer));
+  EXPECT_EQ(newer.more, 0);
+  const auto message_of = [&server](const MsServingServerOptions* given) {
+    MsServingError* error = ms_serving_server_create(given, &server);
+    EXPECT_EQ(ms_serving_error_code(error), MS_SERVING_INVALID);
+    EXPECT_EQ(server, nullptr);
+    std::string message = ms_serving_error_message(error);
+    ms_serving_error_free(error);
+    return message;
+  };
+  EXPECT_THAT(message_of(&newer.known), HasSubstr("comes from a newer header than this library"));
+  std::memset(&options, 0, sizeof(options));
+  EXPECT_THAT(message_of(&options), HasSubstr("has not been initialised"));
+  ms_serving_server_destroy(nullptr);
+  ms_serving_error_free(nullptr);
+  MsServingError* error = ms_serving_server_stop(nullptr, 1);
+  EXPECT_THAT(std::string(ms_serving_error_message(error)), HasSubstr("'server' should be a server, but NULL"));
+  ms_serving_error_free(error);
+}
+
+// The C++ header's defaults are the library's.
+TEST(EmbeddingAbiTest, DefaultsAgree) {
+  MsServingListenOptions plain;
+  ms_serving_listen_options_init(&plain, sizeof(plain));
+  const ListenOptions options;
+  const ServerLimits& limits = options.limits;
+  EXPECT_EQ(plain.max_msg_mb_size, options.max_msg_mb_size);
+  EXPECT_EQ(plain.max_connections, limits.max_connections);
+  EXPECT_EQ(plain.max_streams_per_connection, limits.max_streams_per_connection);
+  EXPECT_EQ(plain.max_pipelined_requests, limits.max_pipelined_requests);
+  EXPECT_EQ(plain.max_header_bytes, limits.max_header_bytes);
+  EXPECT_EQ(plain.request_timeout_seconds, limits.request_timeout_seconds);
+  EXPECT_EQ(plain.reply_timeout_seconds, limits.reply_timeout_seconds);
+  EXPECT_LT(plain.idle_timeout_seconds, 0);
+  EXPECT_EQ(plain.max_resets_per_second, limits.max_resets_per_second);
+  EXPECT_EQ(plain.max_control_frames_per_second, limits.max_control_frames_per_second);
+  EXPECT_EQ(plain.connection_bytes_share, limits.connection_bytes_share);
+  MsServingServableConfig config;
+  ms_serving_servable_config_init(&config, sizeof(config));
+  EXPECT_EQ(config.dec_mode, ServableStartConfig().dec_mode);
+}
+
+}  // namespace
+}  // namespace mindspore_serving
