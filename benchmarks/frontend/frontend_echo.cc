@@ -2,21 +2,12 @@
 // serving is done; compare with bare_nghttp2_echo.
 //   frontend_echo [--port N] [--threads N] [--max-mb N] [--cert FILE --key FILE [--ca FILE]]
 // Methods /echo/Echo, /echo/Late (answers after 50 ms), /echo/Never, /echo/Fail, and the Predict method.
-#include <signal.h>
-#include <sys/prctl.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <string>
-#include <thread>
+#include <string_view>
 #include <unordered_map>
-#include <vector>
+#include <utility>
 
+#include "echo_server.h"
 #include "net/grpc_server.h"
-#include "net/listen.h"
-#include "net/tls.h"
 
 namespace msserving {
 namespace {
@@ -67,83 +58,19 @@ class EchoService final : public GrpcService {
   std::unordered_map<GrpcCall*, TimerId> waiting_;
 };
 
-struct Worker {
-  EventLoop loop;
-  EchoService service;
-  std::unique_ptr<GrpcServer> server;
-  std::thread thread;
-};
-
-[[noreturn]] void Die(const Status& status) {
-  std::fprintf(stderr, "%s\n", status.message().c_str());
-  std::exit(1);
-}
-
 int Run(int argc, char** argv) {
-  Address address{"127.0.0.1", 5500, ""};
-  int threads = 1;
-  GrpcServerOptions options;
-  TlsOptions tls_options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    const char* value = argv[i + 1];
-    if (name == "--port") {
-      address.port = std::atoi(value);
-    } else if (name == "--threads") {
-      threads = std::atoi(value);
-    } else if (name == "--max-mb") {
-      options.max_receive_bytes = options.max_send_bytes = std::strtoull(value, nullptr, 10) << 20;
-    } else if (name == "--cert") {
-      tls_options.certificate_file = value;
-    } else if (name == "--key") {
-      tls_options.private_key_file = value;
-    } else if (name == "--ca") {
-      tls_options.custom_ca_file = value;
-      tls_options.verify_client = true;
-    } else {
-      std::fprintf(stderr, "unknown option %s\n", name.c_str());
-      return 1;
-    }
+  EchoOptions options;
+  options.port = 5500;
+  options.tls.http2 = true;
+  if (!ParseEchoOptions(argc, argv, &options)) {
+    return 1;
   }
-  std::shared_ptr<TlsContext> tls;
-  if (!tls_options.certificate_file.empty()) {
-    tls_options.http2 = true;
-    if (Status status = TlsContext::Create(tls_options, &tls); !status.ok()) {
-      Die(status);
-    }
+  GrpcServerOptions server_options;
+  if (options.max_bytes > 0) {
+    server_options.max_receive_bytes = server_options.max_send_bytes = options.max_bytes;
   }
-  prctl(PR_SET_PDEATHSIG, SIGTERM);  // a benchmark that dies leaves no server behind
-  sigset_t ends;
-  sigemptyset(&ends);
-  sigaddset(&ends, SIGTERM);
-  sigaddset(&ends, SIGINT);
-  sigaddset(&ends, SIGUSR1);  // drain, but stay
-  pthread_sigmask(SIG_BLOCK, &ends, nullptr);
-
-  std::vector<UniqueFd> sockets;
-  if (Status status = Listen(address, threads, &sockets); !status.ok()) {
-    Die(status);
-  }
-  std::vector<std::unique_ptr<Worker>> workers;
-  for (UniqueFd& socket : sockets) {
-    auto worker = std::make_unique<Worker>();
-    worker->server = std::make_unique<GrpcServer>(&worker->loop, std::move(socket), options, &worker->service, tls);
-    worker->thread = std::thread([loop = &worker->loop] { loop->Run(); });
-    workers.push_back(std::move(worker));
-  }
-  std::printf("ready on port %d\n", address.port);
-  std::fflush(stdout);
-  for (int signal = 0; sigwait(&ends, &signal) == 0 && signal == SIGUSR1;) {
-    for (auto& worker : workers) {
-      worker->loop.Post([server = worker->server.get()] { server->Drain(); });
-    }
-  }
-  for (auto& worker : workers) {
-    worker->loop.Stop();
-    worker->thread.join();
-    worker->server.reset();
-  }
-  return 0;
+  // Drains, but stays.
+  return RunEchoServer<GrpcServer, EchoService>(options, server_options, [](GrpcServer* server) { server->Drain(); });
 }
 
 }  // namespace

@@ -22,7 +22,6 @@
 
 using msserving::embed::EmbeddedServer;
 using msserving::embed::EmbeddedServerOptions;
-using msserving::embed::EmbedError;
 using msserving::embed::StartConfig;
 
 struct MsServingError {

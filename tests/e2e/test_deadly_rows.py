@@ -69,6 +69,7 @@ class World:
         script = make_script(folder, [f'"calc", num_parallel_workers={DEVICES + EXTRAS}'])
         script.write_text(script.read_text().replace("device_ids=0", f"device_ids={tuple(range(DEVICES))}"))
         env = {**env, "FAKE_ASCENDCL_DEVICES": str(DEVICES), "MS_SUBMODULE_LOG_v": "{SERVING:1}"}
+        env["MSSERVING_IO_THREADS"] = "1"  # else each loop has its own view of who is busy
         self.server: ServerProcess = start_server(script, env=env)
         self.plain = Client(self.server.grpc_address, "calc", "plain")
         self.mixed = Client(self.server.grpc_address, "calc", "mixed")
@@ -127,15 +128,20 @@ def test_RowsThatEndDeviceWorkersBehindExtraOnes_AreRefusedInTheEnd_NeighboursAr
     world.wait_for_all_workers()
     for turn, deaths in ((1, 2), (2, 4)):
         held = world.hold_all_devices()
-        deadly = world.mixed.infer_async([row(50), row(DEADLY), row(51)])  # to an extra worker: they alone are idle
+        # To an extra worker: they alone are idle. Only then the others: calls may overtake each other on their way.
+        deadly = world.mixed.infer_async([row(50), row(DEADLY), row(51)])
+        wait_until(lambda n=turn: world.prepared(DEADLY) == n, "the deadly row did not come to an extra worker")
+        before = world.server.worker_logs().count("prepared 1")
         neighbours = [(value, world.mixed.infer_async([row(value)])) for value in range(100, 140)]
         neighbours += [(value, world.plain.infer_async([row(value, np.float32)])) for value in range(140, 160)]
-        wait_until(lambda n=turn: world.prepared(DEADLY) == n, "the deadly row did not come to an extra worker")
+        wait_until(
+            lambda n=before: world.server.worker_logs().count("prepared 1") >= n + 40, "not all are on their way"
+        )
         world.let_go()
-        before, refused, after = deadly.result()
+        first, refused, last = deadly.result()
         assert "the device worker ended while it had the model's inputs" in refused["error"]
-        check(before, 50)
-        check(after, 51)
+        check(first, 50)
+        check(last, 51)
         for value, request in [*neighbours, *((HELD, request) for request in held)]:
             check(request.result()[0], value)
         # Each time it was run twice, and nobody else was taken along: the extra workers live.

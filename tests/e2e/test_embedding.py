@@ -24,7 +24,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's program, as its README builds it."""
     source = copy_example("embedded_cpp", tmp_path_factory.mktemp("embedding"))
     build = source.parent / "build"
-    run("cmake", "-S", source, "-B", build, f"-Dmindspore_serving_DIR={package('cmake-dir')}")
+    generator = [] if shutil.which("make") else ["-G", "Ninja"]
+    run("cmake", *generator, "-S", source, "-B", build, f"-Dmindspore_serving_DIR={package('cmake-dir')}")
     run("cmake", "--build", build)
     return build / "embedded_server"
 

@@ -1,12 +1,12 @@
 """Addresses, message limits and TLS of a whole server, as the parameters of its two start calls set them."""
 
 import os
-import subprocess
 
 import numpy as np
 import pytest
 import requests
 
+from certificates import Authority
 from mindspore_serving.client import Client, SSLConfig
 from servables import make_servable
 from servers import ServerProcess
@@ -134,23 +134,10 @@ def test_WhatCannotBeStarted_IsARuntimeErrorThatSaysWhy(script, text, tokens):
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """An authority, and certificates of a server and a client that it signed."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
-
-    openssl(
-        *"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt".split(),
-        *("-addext", "keyUsage=critical,keyCertSign"),
-    )
-    (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
     for name in ("server", "client"):
-        openssl(*f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split())
-        openssl(
-            *f"x509 -req -days 2 -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.crt".split(),
-            *("-extfile", "extensions"),
-        )
-    return folder
+        authority.issue(name)
+    return authority.folder
 
 
 @pytest.mark.parametrize("verify_client", [False, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 from concurrent import futures
 
@@ -11,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from certificates import Authority
 from mindspore_serving.client import Client, SSLConfig
 from mindspore_serving.proto import ms_service_pb2 as pb
 from mindspore_serving.proto import ms_service_pb2_grpc as pb_grpc
@@ -352,24 +352,11 @@ def test_missing_ssl_file_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """A CA and certificates of a server and a client, made by openssl."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
-
-    openssl(
-        *"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt".split(),
-        *("-addext", "keyUsage=critical,keyCertSign"),
-    )
-    (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    """An authority, and certificates of a server and a client that it signed."""
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
     for name in ("server", "client"):
-        openssl(*f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split())
-        openssl(
-            *f"x509 -req -days 2 -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.crt".split(),
-            *("-extfile", "extensions"),
-        )
-    return folder
+        authority.issue(name)
+    return authority.folder
 
 
 def test_tls_one_way_and_mutual(service, certificates):

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+# CMake and Ninja may be Python packages beside the interpreter.
+PATH = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
+
 
 def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "PATH": PATH, **(env or {})},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,9 +1,10 @@
-"""Tries out a finished wheel: its size, then the tensor_add example, served in a clean environment beside MindSpore.
+"""Tries out a finished wheel: its size, then the tensor_add example, served in a clean environment beside MindSpore by
+Python and by a C++ program that was built against the wheel.
 
 usage: try_wheel.py dist/NAME.whl
 
 The clean environment sees no compiler and no CMake: its PATH holds its own bin folder and nothing else. It is kept
-between runs, with the wheel installed anew.
+between runs, with the wheel installed anew. The C++ program is compiled before, outside of it.
 """
 
 import os
@@ -42,6 +43,7 @@ def main() -> None:
     subprocess.run([*pip, "--force-reinstall", "--no-deps", str(wheel)], check=True)
     subprocess.run([*pip, str(wheel)], check=True)  # now its dependencies
 
+    program = build_program(python)
     os.environ["PATH"] = str(python.parent)
     os.environ.pop("PYTHONPATH", None)
     for tool in ("gcc", "g++", "cc", "c++", "clang", "cmake", "ninja"):
@@ -52,12 +54,33 @@ def main() -> None:
     shutil.rmtree(example, ignore_errors=True)
     copy_example("tensor_add", HOME)
     run_script(example / "export_model.py", python=str(python))
-    with ServerProcess(example / "serving_server.py", python=str(python)) as server:
+    serve(ServerProcess(example / "serving_server.py", python=str(python)), example, python)
+    print(f"{wheel.name} serves the example in a clean environment")
+    # The program's argument is the servable's directory; its workers are the python3 of PATH.
+    serve(ServerProcess(example, python=str(program), cwd=example), example, python)
+    print(f"{wheel.name} serves it in a C++ program as well")
+
+
+def build_program(python: Path) -> Path:
+    """examples/embedded_cpp, against the package that is installed for `python`."""
+    folder = HOME / "embedded_cpp"
+    shutil.rmtree(folder, ignore_errors=True)
+    source = copy_example("embedded_cpp", HOME)
+    told = subprocess.run([str(python), "-m", "mindspore_serving", "--cmake-dir"], stdout=subprocess.PIPE, check=True)
+    package = told.stdout.decode().strip()
+    cmake = ["cmake", "-G", "Ninja", "-S", str(source), "-B", str(source / "build")]
+    subprocess.run([*cmake, f"-Dmindspore_serving_DIR={package}"], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["cmake", "--build", str(source / "build")], stdout=subprocess.DEVNULL, check=True)
+    return source / "build" / "embedded_server"
+
+
+def serve(process: ServerProcess, example: Path, python: Path) -> None:
+    with process as server:
         print(run_script(example / "serving_client.py", python=str(python), env=server.client_env).strip())
-        server.stop()
+        if server.stop() != 0:
+            raise SystemExit(server.log)
         if server.pids():
             raise SystemExit(f"processes left behind: {server.pids()}")
-    print(f"{wheel.name} serves the example in a clean environment")
 
 
 if __name__ == "__main__":

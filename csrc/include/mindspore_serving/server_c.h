@@ -113,6 +113,7 @@ typedef struct MsServingServableConfig {
 
 MS_SERVING_API void ms_serving_servable_config_init(MsServingServableConfig* config, size_t struct_size);
 
+/* Stands in arrays, so it never grows. */
 typedef struct MsServingWorker {
   const char* label; /* "add version 1 device0" */
   const char*
