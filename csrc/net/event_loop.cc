@@ -1,5 +1,6 @@
 #include "net/event_loop.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "base/spin_gate.h"
 #include "net/timer_heap.h"
 
 namespace msserving {
@@ -41,6 +43,12 @@ struct EventLoop::State {
   std::atomic<bool> stop{false};
   std::vector<std::function<void()>> running;
 
+  bool spins = false;
+  SpinGate gates[2];  // of waits for clients; of waits for what the hooks expect
+
+  bool Look(int64_t budget_ns, int64_t since_ns, const Clock& clock);
+  uint64_t Expected() const;
+  void Block(bool may_block);
   void Wait(bool may_block);
   bool ArmTimer(int64_t now_ns, const Clock& clock);
   void RunPosted();
@@ -59,6 +67,52 @@ void EventLoop::State::Wait(bool may_block) {
       ThrowErrno("epoll_wait");
     }
     event_count = 0;
+  }
+}
+
+void EventLoop::State::Block(bool may_block) {
+  // A poster sees `sleeping` and rings, or is seen here: both sides write first and read second.
+  sleeping.store(true, std::memory_order_seq_cst);
+  may_block = ArmHooks() && may_block;
+  if (has_posted.load(std::memory_order_seq_cst) || stop.load(std::memory_order_seq_cst)) {
+    may_block = false;
+  }
+  Wait(may_block);
+  sleeping.store(false, std::memory_order_relaxed);
+  for (size_t i = 0; i < hooks.size(); ++i) {
+    if (hooks[i] != nullptr) {
+      hooks[i]->OnAwake();
+    }
+  }
+}
+
+uint64_t EventLoop::State::Expected() const {
+  uint64_t expected = 0;
+  for (const LoopHook* hook : hooks) {
+    expected += hook != nullptr ? hook->Expected() : 0;
+  }
+  return expected;
+}
+
+// True: there is something to do, and what epoll had is in `events`. epoll is asked at least once.
+bool EventLoop::State::Look(int64_t budget_ns, int64_t since_ns, const Clock& clock) {
+  event_next = event_count = 0;
+  for (bool asked = false;; asked = true) {
+    bool found = has_posted.load(std::memory_order_acquire) || stop.load(std::memory_order_acquire);
+    for (size_t i = 0; i < hooks.size(); ++i) {
+      found |= hooks[i] != nullptr && hooks[i]->OnLook();
+    }
+    if (found && asked) {
+      return true;
+    }
+    Wait(false);
+    if (found || event_count > 0) {
+      return true;
+    }
+    if (clock.NowNs() - since_ns >= budget_ns) {
+      return false;
+    }
+    sched_yield();  // a worker on the same processor has to run for its answer to come
   }
 }
 
@@ -197,20 +251,23 @@ void EventLoop::Remove(int fd, IoHandler* handler) {
 void EventLoop::Run() {
   State& state = *state_;
   for (;;) {
-    bool may_block = state.ArmTimer(now_ns_, clock_);
-    // A poster sees `sleeping` and rings, or is seen here: both sides write first and read second.
-    state.sleeping.store(true, std::memory_order_seq_cst);
-    may_block = state.ArmHooks() && may_block;
-    if (state.has_posted.load(std::memory_order_seq_cst) || state.stop.load(std::memory_order_seq_cst)) {
-      may_block = false;
-    }
-    state.Wait(may_block);
-    state.sleeping.store(false, std::memory_order_relaxed);
-    now_ns_ = clock_.NowNs();
-    for (size_t i = 0; i < state.hooks.size(); ++i) {
-      if (state.hooks[i] != nullptr) {
-        state.hooks[i]->OnAwake();
+    const bool may_block = state.ArmTimer(now_ns_, clock_);
+    const uint64_t expected = state.spins ? state.Expected() : 0;
+    if (state.spins && expected <= kFewExpected) {
+      SpinGate& gate = state.gates[expected > 0 ? 1 : 0];
+      const int64_t since_ns = clock_.NowNs();
+      const int64_t budget_ns = may_block ? gate.budget_ns() : 0;
+      const bool found = budget_ns > 0 && state.Look(budget_ns, since_ns, clock_);
+      if (!found) {
+        state.Block(may_block);
       }
+      now_ns_ = clock_.NowNs();
+      if (may_block) {
+        gate.OnWait(now_ns_ - since_ns, !found);
+      }
+    } else {
+      state.Block(may_block);
+      now_ns_ = clock_.NowNs();
     }
 
     while (state.event_next < state.event_count) {
@@ -265,6 +322,13 @@ TimerId EventLoop::AddTimer(int64_t at_ns, std::function<void()> function) {
 }
 
 void EventLoop::CancelTimer(TimerId id) { state_->timers.Cancel(id); }
+
+void EventLoop::SetSpin(int64_t limit_ns) {
+  state_->spins = limit_ns > 0;
+  for (SpinGate& gate : state_->gates) {
+    gate = SpinGate(limit_ns);
+  }
+}
 
 void EventLoop::AddHook(LoopHook* hook) { state_->hooks.push_back(hook); }
 

@@ -29,6 +29,11 @@ class LoopHook {
  public:
   // After the wake-up's sockets, posted functions and timers: do all work that is there, ring doorbells once.
   virtual void OnWake() = 0;
+  // How much work is out whose end OnWake() will find: while there is some, the loop waits for that rather than for
+  // clients.
+  virtual uint64_t Expected() const = 0;
+  // While the loop looks for work and does not block: rings what is due. True: work has arrived.
+  virtual bool OnLook() = 0;
   // Before the loop blocks: arm the doorbells. False: work has arrived, do not block.
   virtual bool OnSleep() = 0;
   // After blocking: disarm.
@@ -75,6 +80,12 @@ class EventLoop {
   // Fires once, at or after `at_ns`. O(log n).
   TimerId AddTimer(int64_t at_ns, std::function<void()> function);
   void CancelTimer(TimerId id);
+
+  // How long the loop may look for work before it blocks, where its waits have been short of late (SpinGate); 0, which
+  // is the default: never. Before Run(). While it looks it gives its processor to whoever else wants it. With more than
+  // kFewExpected it blocks: what comes meanwhile is done together, and that is what many clients gain most from.
+  static constexpr uint64_t kFewExpected = 2;
+  void SetSpin(int64_t limit_ns);
 
   void AddHook(LoopHook* hook);
   void RemoveHook(LoopHook* hook);

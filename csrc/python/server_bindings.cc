@@ -77,10 +77,11 @@ ListenOptions MakeListenOptions(int max_msg_mb_size, const std::optional<std::st
 
 class PyServer {
  public:
-  PyServer(int io_threads, double worker_silence_s) {
+  PyServer(int io_threads, double worker_silence_s, double spin_s) {
     ServerOptions options;
     options.supervisor.silence_ns = Nanoseconds(worker_silence_s);
     options.front_end.io_threads = io_threads;
+    options.front_end.spin_ns = Nanoseconds(spin_s);
     server_ = std::make_unique<Server>(options);
     ThrowIfFailed(server_->Start());
   }
@@ -165,7 +166,8 @@ class PyServer {
 void BindServer(py::module_& m) {
   using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<PyServer>(m, "Server")
-      .def(py::init<int, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0)
+      .def(py::init<int, double, double>(), py::arg("io_threads") = 1, py::arg("worker_silence_s") = 30.0,
+           py::arg("spin_s") = 0.0)
       .def("add_servable", &PyServer::AddServable, py::arg("name"), py::arg("version"), py::arg("workers"),
            py::arg("command"), py::arg("environment"), py::arg("joins_later"), py::arg("key") = py::none(),
            py::arg("takes_leave") = false)

@@ -202,9 +202,12 @@ class Worker {
       options_.max_held_bytes = static_cast<size_t>(number);
     } else if (name == "keep_free_bytes") {
       options_.keep_free_bytes = static_cast<size_t>(number);
+    } else if (name == "spin_us") {
+      options_.spin_ns = std::min<int64_t>(number, 1'000'000) * kNanosPerMicro;
     } else {
-      throw py::value_error("unknown option '" + name +
-                            "'; there are max_wait_us, max_live_instances, max_held_bytes and keep_free_bytes");
+      throw py::value_error(
+          "unknown option '" + name +
+          "'; there are max_wait_us, max_live_instances, max_held_bytes, keep_free_bytes and spin_us");
     }
   }
 

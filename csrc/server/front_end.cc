@@ -79,6 +79,7 @@ Status FrontEnd::Start() {
   const BlockedSignals blocked;
   for (int i = 0; i < std::max(1, options_.io_threads); ++i) {
     auto loop = std::make_unique<LoopThread>(&readiness_);
+    loop->loop.SetSpin(options_.spin_ns);
     loop->doorbell.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     UniqueFd own(loop->doorbell ? dup(loop->doorbell.get()) : -1);
     if (!own) {

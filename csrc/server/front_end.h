@@ -16,6 +16,7 @@ namespace msserving {
 
 struct FrontEndOptions {
   int io_threads = 1;
+  int64_t spin_ns = 0;  // EventLoop::SetSpin()
   // Hard caps, per event loop. Memory is only taken as it is used.
   size_t request_slab_bytes = size_t{2} << 30;  // of one servable version
   size_t reply_slab_bytes = size_t{2} << 30;    // of one worker

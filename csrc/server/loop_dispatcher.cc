@@ -181,6 +181,23 @@ void LoopDispatcher::OnWake() {
   }
 }
 
+uint64_t LoopDispatcher::Expected() const {
+  uint64_t requests = 0;
+  for (const auto& link : links_) {
+    requests += link->outstanding_requests;
+  }
+  return requests;
+}
+
+bool LoopDispatcher::OnLook() {
+  bool found = false;
+  for (const auto& link : links_) {
+    link->RingDoorbell();
+    found |= link->outstanding_requests > 0 && !link->Empty();
+  }
+  return found;
+}
+
 bool LoopDispatcher::OnSleep() {
   bool empty = true;
   for (const auto& link : links_) {

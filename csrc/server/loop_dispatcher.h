@@ -117,6 +117,8 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
 
   void OnIo(uint32_t events) override;
   void OnWake() override;
+  uint64_t Expected() const override;
+  bool OnLook() override;
   bool OnSleep() override;
   void OnAwake() override;
 

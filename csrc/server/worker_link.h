@@ -46,6 +46,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
   // The loop needs this reply block no more.
   void Release(uint64_t offset);
 
+  bool Empty() const { return replies_.Empty(); }
   // Before the loop blocks. True: nothing waits to be read.
   bool ArmAndCheckEmpty();
   void Disarm() { replies_.DisarmDoorbell(); }

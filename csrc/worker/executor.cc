@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -9,6 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace msserving {
 namespace {
@@ -41,7 +43,8 @@ Executor::Executor(ExecutorOptions options, const Clock& clock)
     : options_(options),
       clock_(clock),
       done_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      memory_(options.keep_free_bytes) {}
+      memory_(options.keep_free_bytes),
+      spin_(options.spin_ns) {}
 
 Executor::~Executor() {
   if (!threads_.empty()) {
@@ -190,10 +193,11 @@ void Executor::WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock) {
       End(RunEnd::kStopped);
     }
     if (!ended_) {
-      Sleep(lock);
+      Rest(hand, lock);
     }
     return;
   }
+  hand.looked = false;
   RunTaken(hand, queue, lock);
 }
 
@@ -353,18 +357,54 @@ void Executor::InviteOthers() {
   }
 }
 
-void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
-  const bool requests = LaneForArrivals();
-  Arm(requests);
-  if (requests && ArrivalsWait()) {
-    return;
-  }
-  for (const auto& state : channels_) {
-    if (state->held != nullptr && (state->gone || state->channel->HasReleases())) {
+void Executor::Rest(Hand& hand, std::unique_lock<std::mutex>& lock) {
+  if (!std::exchange(hand.looked, false) && MayLook()) {
+    idle_since_ns_ = clock_.NowNs();
+    if (spin_.budget_ns() > 0) {
+      Look(hand, lock);
       return;
     }
   }
-  if (forwarder_ != nullptr && forwarder_->HasNews()) {
+  Sleep(lock);
+}
+
+// Only while nothing runs and nothing waits for a time: a thread beside a stage has no request to be quick for.
+bool Executor::MayLook() {
+  return options_.spin_ns > 0 && !looking_ && !stopping_ && live_ == 0 && busy_ == std::array<uint32_t, kLanes>{} &&
+         SleepLimitNs() == kNoDeadline;
+}
+
+// One thread at a time. Comes back with `looked` if nothing was found: the caller has to look at everything again
+// before it blocks, since this gives up the lock and nobody wakes a thread that does not sleep.
+void Executor::Look(Hand& hand, std::unique_lock<std::mutex>& lock) {
+  const int64_t budget_ns = spin_.budget_ns();
+  hand.looked = true;
+  looking_ = true;
+  int64_t waited_ns = 0;
+  while (hand.looked && waited_ns < budget_ns && !ended_ && !stopping_) {
+    lock.unlock();
+    sched_yield();
+    lock.lock();
+    hand.looked = !NewsWait(true) && OldestReady(kDevice) == nullptr && OldestReady(kPython) == nullptr;
+    waited_ns = clock_.NowNs() - idle_since_ns_;
+  }
+  looking_ = false;
+  if (!hand.looked) {
+    spin_.OnWait(waited_ns, false);
+  }
+}
+
+bool Executor::NewsWait(bool requests) const {
+  return (requests && ArrivalsWait()) || (forwarder_ != nullptr && forwarder_->HasNews()) ||
+         std::any_of(channels_.begin(), channels_.end(), [](const auto& state) {
+           return state->held != nullptr && (state->gone || state->channel->HasReleases());
+         });
+}
+
+void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
+  const bool requests = LaneForArrivals();
+  Arm(requests);
+  if (NewsWait(requests)) {
     return;
   }
   const int64_t limit_ns = SleepLimitNs();
@@ -375,6 +415,9 @@ void Executor::Sleep(std::unique_lock<std::mutex>& lock) {
   --sleeping_;
   waking_ = false;
   ++stats_.wakeups;
+  if (idle_since_ns_ != 0) {
+    spin_.OnWait(clock_.NowNs() - std::exchange(idle_since_ns_, 0), true);
+  }
 }
 
 int64_t Executor::SleepLimitNs() {

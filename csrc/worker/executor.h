@@ -8,7 +8,8 @@
 // free lane and a queue that is ready, the device first), runs it to its end including the replies, and looks again; so
 // with one request in flight one thread does everything and nobody is woken, and under load Python of one batch runs
 // beside the device. Threads that find nothing block in one shared epoll, where every event wakes one of them. The
-// rings' doorbells are armed only while a thread blocks and a lane is free for what could arrive.
+// rings' doorbells are armed only while a thread blocks and a lane is free for what could arrive. Where requests have
+// come quickly of late, one thread looks for them for a moment before it blocks (ExecutorOptions::spin_ns).
 //
 // Calls. User code may call a method in turn (Call()). Its instances go through the models' ordinary queues, so they
 // share batches with everything else; its Python stages run on the calling thread, which has the Python lane already
@@ -43,6 +44,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/spin_gate.h"
 #include "base/unique_fd.h"
 #include "batching/batch_queue.h"
 #include "worker/channel.h"
@@ -60,6 +62,9 @@ struct ExecutorOptions {
   size_t max_held_bytes = size_t{256} << 20;
   int64_t idle_ns = 10 * kNanosPerSecond;      // of an extra worker: then memory that large rows took is given back
   size_t keep_free_bytes = size_t{256} << 20;  // free pooled memory that is not given back to the system
+  // How long a thread may look for requests before it blocks, where they have come quickly of late (SpinGate); 0:
+  // never.
+  int64_t spin_ns = 0;
 };
 
 // What the server says through the control socket.
@@ -208,6 +213,7 @@ class Executor {
     std::vector<NestedCall*> callers;                  // to be told
     ForwardedNews news;                                // from device workers
     std::vector<std::shared_ptr<DeviceLink>> devices;  // whose doorbell is due
+    bool looked = false;                               // in vain, just now: it is time to block
   };
 
   struct Caller : NestedCall {
@@ -255,7 +261,11 @@ class Executor {
   bool Free(Lane lane) const { return busy_[lane] < tokens_[lane]; }
   bool MayRun(const StageQueue& queue) const;
   void InviteOthers();
+  void Rest(Hand& hand, std::unique_lock<std::mutex>& lock);
+  bool MayLook();
+  void Look(Hand& hand, std::unique_lock<std::mutex>& lock);
   void Sleep(std::unique_lock<std::mutex>& lock);
+  bool NewsWait(bool requests) const;
   int64_t SleepLimitNs();
   bool LaneForArrivals() const;
   bool MayAccept(const ChannelState& state) const;
@@ -360,6 +370,9 @@ class Executor {
   size_t held_bytes_ = 0;
   int sleeping_ = 0;
   bool waking_ = false;
+  SpinGate spin_;              // of waits for requests
+  bool looking_ = false;       // a thread does
+  int64_t idle_since_ns_ = 0;  // when a thread last found nothing to do while no stage ran; 0: not measured
   bool armed_ = false;
   bool running_ = false;
   bool stopping_ = false;

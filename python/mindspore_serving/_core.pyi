@@ -11,7 +11,7 @@ def log_event(level: int, event: str, fields: Sequence[tuple[str, str]]) -> None
 class Server:
     """The front-end, the router and the supervisor of worker processes. Any thread."""
 
-    def __init__(self, io_threads: int = 1, worker_silence_s: float = 30.0) -> None: ...
+    def __init__(self, io_threads: int = 1, worker_silence_s: float = 30.0, spin_s: float = 0.0) -> None: ...
     def add_servable(
         self,
         name: str,

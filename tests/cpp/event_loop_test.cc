@@ -5,6 +5,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <map>
 #include <random>
 #include <string>
@@ -237,14 +239,27 @@ TEST(EventLoopTest, UnscheduledFlushDoesNotCome) {
 }
 
 struct Hook final : LoopHook {
-  void OnWake() override { calls += 'w'; }
+  void OnWake() override {
+    calls += 'w';
+    if (stop_after_wake != nullptr && looks_until_work < 0) {
+      stop_after_wake->Stop();
+    }
+  }
   bool OnSleep() override {
     calls += 's';
     return --busy < 0;
   }
   void OnAwake() override { calls += 'a'; }
+  uint64_t Expected() const override { return expected; }
+  bool OnLook() override {
+    calls += 'l';
+    return looks_until_work-- == 0;
+  }
   std::string calls;
   int busy = 0;
+  uint64_t expected = 0;
+  int looks_until_work = -1;  // never
+  EventLoop* stop_after_wake = nullptr;
 };
 
 TEST(EventLoopTest, HookIsArmedBeforeBlockingAndCanForbidIt) {
@@ -259,6 +274,120 @@ TEST(EventLoopTest, HookIsArmedBeforeBlockingAndCanForbidIt) {
   hook.calls.clear();
   RunOnce(&loop);
   EXPECT_EQ(hook.calls, "");
+}
+
+// Goes on by itself, as no test may wait for the real one: a microsecond each time it is read.
+class TickingClock final : public Clock {
+ public:
+  int64_t NowNs() const override { return now_ns_ += kNanosPerMicro; }
+
+ private:
+  mutable int64_t now_ns_ = kNanosPerSecond;
+};
+
+// A loop that has learnt that work comes quickly: the hook has some at every second look.
+struct QuickLoop {
+  explicit QuickLoop(int64_t spin_ns) {
+    loop.SetSpin(spin_ns);
+    loop.AddHook(&hook);
+  }
+  ~QuickLoop() { loop.RemoveHook(&hook); }
+  // So many wake-ups, none of which blocks for long. The bell of its end is found by the first look of the next run.
+  void Run(int wake_ups) {
+    UniqueFd event = ReadyEvent();
+    Handler handler;
+    handler.then = [&] {
+      if (handler.calls == wake_ups) {
+        loop.Stop();
+      }
+    };
+    loop.Add(event.get(), EPOLLIN, &handler);
+    loop.Run();
+    loop.Remove(event.get(), &handler);
+  }
+  TickingClock clock;
+  EventLoop loop{clock};
+  Hook hook;
+};
+
+TEST(EventLoopTest, ALoopThatMayNotSpinNeverLooks) {
+  QuickLoop quick(0);
+  quick.Run(100);
+  EXPECT_EQ(quick.hook.calls.find('l'), std::string::npos);
+}
+
+TEST(EventLoopTest, WhereWorkComesQuicklyItIsFoundByLookingAndNoDoorbellIsArmed) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.Run(20);
+  quick.hook.calls.clear();
+  quick.Run(20);
+  EXPECT_EQ(quick.hook.calls.find('s'), std::string::npos);
+  EXPECT_EQ(quick.hook.calls.substr(0, 6), "lwlwlw");
+}
+
+TEST(EventLoopTest, AHooksWorkIsFoundByLooking) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.Run(20);
+  quick.hook.calls.clear();
+  quick.hook.looks_until_work = 3;
+  quick.loop.AddTimer(quick.clock.NowNs() + kNanosPerSecond, [] {});
+  quick.hook.stop_after_wake = &quick.loop;
+  quick.loop.Run();
+  EXPECT_EQ(quick.hook.calls, "lwlllw");
+}
+
+TEST(EventLoopTest, LookingEndsWithTheLimitAndThenTheLoopBlocks) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.Run(20);
+  quick.hook.calls.clear();
+  std::thread stopper([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    quick.loop.Stop();
+  });
+  quick.loop.Run();
+  stopper.join();
+  ASSERT_EQ(quick.hook.calls.substr(0, 2), "lw");
+  const size_t looks = quick.hook.calls.find('s') - 2;
+  EXPECT_EQ(quick.hook.calls.substr(2, looks), std::string(looks, 'l'));
+  EXPECT_GE(looks, 10u);
+  EXPECT_LE(looks, 51u);
+}
+
+TEST(EventLoopTest, PostedFunctionsAreFoundByLooking) {
+  QuickLoop quick(kNanosPerSecond);  // a look of up to a million rounds
+  quick.Run(20);
+  std::thread poster([&] {
+    for (int i = 0; i < 1000; ++i) {
+      std::atomic<bool> done{false};
+      quick.loop.Post([&] { done = true; });
+      while (!done) {
+        std::this_thread::yield();
+      }
+    }
+    quick.loop.Stop();
+  });
+  quick.loop.Run();
+  poster.join();
+}
+
+TEST(EventLoopTest, WhileMuchIsExpectedTheLoopBlocks) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.Run(20);
+  quick.hook.expected = EventLoop::kFewExpected + 1;
+  quick.hook.calls.clear();
+  quick.Run(20);
+  EXPECT_EQ(quick.hook.calls.find('l'), std::string::npos);
+}
+
+// What is expected and what clients send are learnt apart: quick answers do not make the loop look for slow clients.
+TEST(EventLoopTest, WaitsForExpectedWorkAreLearntApart) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.hook.expected = 1;
+  quick.Run(20);
+  quick.hook.expected = 0;
+  quick.hook.calls.clear();
+  quick.Run(1);
+  EXPECT_EQ(quick.hook.calls.find('l'), std::string::npos);
 }
 
 }  // namespace

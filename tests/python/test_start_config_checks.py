@@ -23,9 +23,10 @@ DEFAULT_LIMITS = {
 class RecordingNative:
     """Stands where the native server stands and notes what it is told."""
 
-    def __init__(self, io_threads):
+    def __init__(self, io_threads, spin_s):
         self.calls = []
         self.io_threads = io_threads
+        self.spin_s = spin_s
 
     def __getattr__(self, name):
         def call(*args):
@@ -44,8 +45,8 @@ def natives(monkeypatch):
 
     class Core:
         @staticmethod
-        def Server(io_threads, silence_s):
-            made.append(RecordingNative(io_threads))
+        def Server(io_threads, silence_s, spin_s):
+            made.append(RecordingNative(io_threads, spin_s))
             return made[-1]
 
     monkeypatch.setattr(_server, "load_native", lambda name: Core)
@@ -224,6 +225,22 @@ def test_a_wrong_number_of_loops_is_refused(natives, monkeypatch, text):
     monkeypatch.setenv("MSSERVING_IO_THREADS", text)
     with pytest.raises(RuntimeError, match="MSSERVING_IO_THREADS should be a number from 1 to 64"):
         server.start_grpc_server("127.0.0.1:5500")
+
+
+@pytest.mark.parametrize("text", ["1001", "-1", "5.0", "", "many"])
+def test_a_wrong_time_of_looking_for_work_is_refused(natives, monkeypatch, text):
+    monkeypatch.setenv("MSSERVING_SPIN_MICROSECONDS", text)
+    with pytest.raises(RuntimeError, match=f"MSSERVING_SPIN_MICROSECONDS should be .* from 0 to 1000, .*'{text}'"):
+        server.start_grpc_server("127.0.0.1:5500")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 50e-6), ("0", 0), ("1000", 1e-3)])
+def test_the_time_of_looking_for_work_is_taken(natives, monkeypatch, text, seconds):
+    monkeypatch.delenv("MSSERVING_SPIN_MICROSECONDS", raising=False)
+    if text is not None:
+        monkeypatch.setenv("MSSERVING_SPIN_MICROSECONDS", text)
+    server.start_grpc_server("127.0.0.1:5500")
+    assert natives[-1].spin_s == seconds
 
 
 def test_the_number_of_loops_is_taken(natives, monkeypatch):

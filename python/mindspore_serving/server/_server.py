@@ -17,6 +17,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from mindspore_serving._native import load_native
+from mindspore_serving._spin import spin_microseconds
 from mindspore_serving.server import _checks, _launch
 from mindspore_serving.server._servable_config import ServableStartConfig
 from mindspore_serving.server._versions import RunningVersions
@@ -35,7 +36,7 @@ class _Running:
 
     def __init__(self) -> None:
         core = cast(Any, load_native("_core"))
-        self.native: NativeServer = core.Server(_io_threads(), _worker_silence_seconds())
+        self.native: NativeServer = core.Server(_io_threads(), _worker_silence_seconds(), spin_microseconds() / 1e6)
         self.pid = os.getpid()
         self.started: set[str] = set()
         self.versions: RunningVersions | None = None  # from the first start_servables on

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from mindspore_serving._native import load_native
+from mindspore_serving._spin import worker_spin_microseconds
 from mindspore_serving.server.register import _calls, _registry
 from mindspore_serving.worker import _servable_module
 
@@ -87,6 +88,7 @@ def main(argv: list[str]) -> int:
     core = cast(Any, load_native("_core"))
     set_up_logging(core)
     worker: Worker = core.Worker(int(argv[1]))
+    worker.set_option("spin_us", worker_spin_microseconds())
     stop_asked = False
 
     def on_terminate(_number: int, _frame: object) -> None:
