@@ -1,5 +1,5 @@
-# Two C/C++ libraries that Debian does not package in the version we need. Their sources are part of
-# source distributions on PyPI: fetched by pip, pinned by version and SHA-256, unpacked into a cache that
+# Two C/C++ libraries that Debian does not package in the version we need, and headers. The sources are part of
+# distributions on PyPI: fetched by pip, pinned by version and SHA-256, unpacked into a cache that
 # all build directories share. Nothing of them is copied into this tree.
 set(MSSERVING_THIRD_PARTY_DIR "${PROJECT_SOURCE_DIR}/.cache/third_party" CACHE PATH "Where fetched sources are kept")
 
@@ -45,6 +45,42 @@ msserving_fetch_sdist(httptools 0.9.0 d484ebb7e3a3f3597b0f645fbd1b85633674ca808c
 set(_llhttp "${httptools_SOURCE_DIR}/vendor/llhttp")
 add_library(msserving_llhttp STATIC "${_llhttp}/src/api.c" "${_llhttp}/src/http.c" "${_llhttp}/src/llhttp.c")
 target_include_directories(msserving_llhttp SYSTEM PUBLIC "${_llhttp}/include")
+
+# The headers of oneDNN's C API, for the library that MindSpore ships without them. They are on PyPI as a wheel, which is
+# tagged for one platform but has no binaries. The API is stable within a major version.
+set(_onednn "${MSSERVING_THIRD_PARTY_DIR}/onednn-devel-2025.3.0")
+set(_onednn_wheel "onednn_devel-2025.3.0-py2.py3-none-manylinux_2_28_x86_64.whl")
+set(_onednn_sha256 3897b4ae65f09e289c10eef98455de069b08b5ac670a34921d406018362f5c95)
+if(NOT EXISTS "${_onednn}/.complete")
+  file(MAKE_DIRECTORY "${_onednn}")
+  file(LOCK "${MSSERVING_THIRD_PARTY_DIR}/.lock" TIMEOUT 600)
+  if(NOT EXISTS "${MSSERVING_THIRD_PARTY_DIR}/${_onednn_wheel}")
+    message(STATUS "Fetching onednn-devel 2025.3.0 (headers) with pip")
+    foreach(python "${Python_EXECUTABLE}" python3)
+      execute_process(
+        COMMAND ${python} -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all:
+                --platform manylinux_2_28_x86_64 --dest "${MSSERVING_THIRD_PARTY_DIR}" onednn-devel==2025.3.0
+        RESULT_VARIABLE failed ERROR_VARIABLE why)
+      if(NOT failed)
+        break()
+      endif()
+    endforeach()
+    if(NOT EXISTS "${MSSERVING_THIRD_PARTY_DIR}/${_onednn_wheel}")
+      message(FATAL_ERROR "Could not fetch onednn-devel 2025.3.0: ${why}\n"
+                          "Put ${_onednn_wheel} into ${MSSERVING_THIRD_PARTY_DIR} and configure again.")
+    endif()
+  endif()
+  file(SHA256 "${MSSERVING_THIRD_PARTY_DIR}/${_onednn_wheel}" actual)
+  if(NOT actual STREQUAL _onednn_sha256)
+    file(REMOVE "${MSSERVING_THIRD_PARTY_DIR}/${_onednn_wheel}")
+    message(FATAL_ERROR "${_onednn_wheel} has SHA-256 ${actual}, expected ${_onednn_sha256}")
+  endif()
+  file(ARCHIVE_EXTRACT INPUT "${MSSERVING_THIRD_PARTY_DIR}/${_onednn_wheel}" DESTINATION "${_onednn}")
+  file(TOUCH "${_onednn}/.complete")
+  file(LOCK "${MSSERVING_THIRD_PARTY_DIR}/.lock" RELEASE)
+endif()
+set(MSSERVING_ONEDNN_INCLUDE_DIR "${_onednn}/onednn_devel-2025.3.0.data/data/include")
+set(MSSERVING_ONEDNN_LICENSE "${_onednn}/onednn_devel-2025.3.0.dist-info/LICENSE.txt")
 
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(nghttp2 REQUIRED IMPORTED_TARGET libnghttp2>=1.52)

@@ -332,8 +332,11 @@ Status RankServer::OnAgentDied(FrameConnection* connection, FrameReader* reader)
     return Broken();
   }
   const bool expected = trouble_timer_ == 0 || trouble_rank_ < 0 || trouble_rank_ == static_cast<int>(number);
+  const std::string why = RankText(number, ranks_[number].host) + " has died: " + text;
   if (launched_ && expected) {
-    FailGroup(RankText(number, ranks_[number].host) + " has died: " + text);
+    FailGroup(why);
+  } else if (launched_) {
+    other_death_ = why;
   }
   return Status::Ok();
 }

@@ -242,6 +242,7 @@ void RankServer::Miss(const std::string& why, int rank) {
   }
   trouble_ = why;
   trouble_rank_ = rank;
+  other_death_.clear();
   const bool somebody_knows = rank >= 0 && ranks_[static_cast<size_t>(rank)].launcher != nullptr;
   trouble_timer_ = loop_.AddTimer(loop_.now_ns() + (somebody_knows ? options_.obituary_ns : 0), [this] {
     trouble_timer_ = 0;
@@ -252,6 +253,8 @@ void RankServer::Miss(const std::string& why, int rank) {
 void RankServer::Settle() {
   if (ready_) {
     FailGroup(trouble_);
+  } else if (!other_death_.empty()) {
+    FailGroup(other_death_);  // two died together, and a launcher tells of one
   } else {
     GatherAnew(trouble_);
   }

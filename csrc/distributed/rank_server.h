@@ -150,6 +150,7 @@ class RankServer final : private FrameOwner {
   TimerId trouble_timer_ = 0;
   std::string trouble_;
   int trouble_rank_ = -1;
+  std::string other_death_;  // of another rank than trouble_rank_, told while the trouble waits
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;

@@ -226,6 +226,20 @@ TEST_F(RankFailureTest, AnAgentThatDiesWhileLoadingFailsTheStartWithItsLastWords
   EXPECT_EQ(server_->Failure(), "");  // it has never been ready
 }
 
+TEST_F(RankFailureTest, OfTwoAgentsThatDieTogetherWhileLoadingOneIsToldOf) {
+  StartServer(2);
+  launcher_ = Connect();
+  launcher_->Claim({0, 1}, "here", "");
+  std::unique_ptr<RankAgent> agent;
+  ASSERT_TRUE(RankAgent::Create(AgentOptions(1, Next(launcher_.get()).token), kPatienceNs, &agent).ok());
+  agent.reset();
+  std::string text;
+  EXPECT_EQ(server_->WaitReady(100 * kNanosPerMilli, &text), RankServer::State::kGathering);  // rank 1 is missed
+  launcher_->AgentDied(0, "exit code 1: cannot open rank0.mindir");
+  EXPECT_EQ(server_->WaitReady(kPatienceNs, &text), RankServer::State::kFailed);
+  EXPECT_EQ(text, "rank 0 on here has died: exit code 1: cannot open rank0.mindir");
+}
+
 TEST_F(RankFailureTest, ALauncherThatGoesBeforeAllIsReadyOnlyStartsTheGatheringAnew) {
   StartServer(2);
   launcher_ = Connect();

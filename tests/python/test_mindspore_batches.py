@@ -63,7 +63,8 @@ def test_stops_adding_batch_sizes_when_time_is_up_but_keeps_one_and_its_own(expo
 def test_a_large_model_shares_its_weights_between_batch_sizes(export: Export, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mindspore_model, "_LARGE_FILE", 0)
     model = load_model(export(LeNet(), ((8, 1, 32, 32), np.float32)), with_batch_dim=True, device_type="CPU")
-    assert (model.way, model.batch_sizes, len(model.cells)) == (REPLAY, [1, 8], 1)
+    assert model.way.startswith(REPLAY)
+    assert (model.batch_sizes, len(model.cells)) == ([1, 8], 1)
     values = float_inputs(model)
     with open_session(model) as session:
         full = session.run(values)

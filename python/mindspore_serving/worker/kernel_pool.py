@@ -25,6 +25,11 @@ TRIAL_BUDGET_S = 0.25
 _largest_choice = 1
 
 
+def one_thread_is_possible() -> bool:
+    """False once an earlier model of this process has several: choose_kernel_threads() will not give fewer."""
+    return _largest_choice == 1
+
+
 def choose_kernel_threads(
     library: SessionLibrary,
     options: Mapping[str, str],

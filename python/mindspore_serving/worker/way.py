@@ -14,7 +14,8 @@ import numpy as np
 
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
-from mindspore_serving.worker.kernel_pool import choose_kernel_threads
+from mindspore_serving.worker.fusion import choose_fused_sizes
+from mindspore_serving.worker.kernel_pool import choose_kernel_threads, one_thread_is_possible
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
 from mindspore_serving.worker.rank_group import SingleRank
@@ -30,6 +31,7 @@ from mindspore_serving.worker.session_library import (
 logger = logging.getLogger("mindspore_serving.worker")
 
 LIBRARY_NAME = "libmsserving_session_mindspore.so"
+BACKEND_RUN = "backend run"
 BUILD_COMMAND = "python -m mindspore_serving.build_session"
 
 
@@ -83,10 +85,15 @@ def choose_way(
             problem = _try_session(model, library[1], options, trial, state, group)
             if not problem:
                 options = {"phases": model.phases, **options}
+                one_thread = kernel_threads == 1 or (kernel_threads == 0 and one_thread_is_possible())
+                if way == "auto" and model.way != BACKEND_RUN and one_thread and group.size == 1 and not stateful:
+                    _choose_fusion(model, signature, library[1], options, trial)
                 if kernel_threads == 0 and device == "CPU" and not stateful:
                     options["kernel_threads"] = str(
                         choose_kernel_threads(library[1], options, trial.inputs, group=group)
                     )
+                if "fuse" in options:
+                    _settle_fusion(model, library[1], options)
                 model.session_library = library[0]
                 model.session_options = options
                 _name_outputs(model, signature)
@@ -99,6 +106,36 @@ def choose_way(
         model.outputs = [TensorInfo("", WIRE_DTYPES[array.dtype], array.shape) for array in trial.outputs]
     _check_python_buckets(model, trial, group)
     _name_outputs(model, signature)
+
+
+def _choose_fusion(
+    model: LoadedModel, signature: MindIR, library: SessionLibrary, options: dict[str, str], trial: _Trial
+) -> None:
+    if "Conv2D" not in signature.operators:
+        return
+    sizes = choose_fused_sizes(
+        model.model_file,
+        library,
+        options,
+        model.batch_sizes or [0],
+        lambda size: _rows(model, trial.inputs, size),
+        lambda size, outputs: difference([_first_rows(model, o, size) for o in trial.outputs], outputs),
+    )
+    if sizes:
+        options["fuse"] = ";".join(map(str, sizes))
+
+
+def _settle_fusion(model: LoadedModel, library: SessionLibrary, options: dict[str, str]) -> None:
+    """Fused steps run in one thread: where several are faster, MindSpore's kernels have them."""
+    if options["kernel_threads"] != "1":
+        del options["fuse"]
+        return
+    with library.open(options) as session:
+        model.way = session.way
+
+
+def _first_rows(model: LoadedModel, output: np.ndarray, size: int) -> np.ndarray:
+    return output if size in (0, model.batch_size) else output[:size]
 
 
 def _try_own_executor(model: LoadedModel, state: "_State | None", group: SingleRank) -> _Trial | None:

@@ -43,7 +43,8 @@ void CheckKernel(const ms::CNodePtr& node) {
 
 }  // namespace
 
-KernelReplay::KernelReplay(CompiledGraph graph) : graph_(std::move(graph)) {
+KernelReplay::KernelReplay(CompiledGraph graph, std::shared_ptr<DnnlEngine> engine)
+    : engine_(std::move(engine)), graph_(std::move(graph)) {
   for (const auto* specs : {&graph_.input_specs, &graph_.output_specs}) {
     for (const TensorSpec& spec : *specs) {
       if (!spec.IsStatic()) throw WrongWay("the shape of '" + spec.name + "' is dynamic");
@@ -140,9 +141,12 @@ KernelReplay::Tensor KernelReplay::Constant(const ms::AnfNodePtr& node, size_t i
 const KernelReplay::Tensor& KernelReplay::Find(const Value& value, size_t step) {
   auto found = tensors_.find(value);
   if (found == tensors_.end()) found = tensors_.emplace(value, Constant(value.first, value.second)).first;
-  const size_t buffer = found->second.place.buffer;
-  if (buffer != kNone) lifetimes_[buffer].last = std::max(lifetimes_[buffer].last, step);
+  Touch(found->second.place, step);
   return found->second;
+}
+
+void KernelReplay::Touch(const Place& place, size_t step) {
+  if (place.buffer != kNone) lifetimes_[place.buffer].last = std::max(lifetimes_[place.buffer].last, step);
 }
 
 size_t KernelReplay::NewBuffer(size_t bytes, size_t step) {
@@ -152,13 +156,21 @@ size_t KernelReplay::NewBuffer(size_t bytes, size_t step) {
 
 void KernelReplay::AddSteps() {
   const auto& order = graph_.kernel_graph->execution_order();
-  for (size_t i = 0; i < order.size(); ++i) AddStep(i, order[i]);
+  if (engine_ != nullptr) FindFused();
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (engine_ == nullptr || !AddFusedStep(i, order[i])) AddStep(order[i]);
+  }
 }
 
-void KernelReplay::AddStep(size_t index, const ms::CNodePtr& node) {
+void KernelReplay::AddStep(const ms::CNodePtr& node) {
   Step step;
   step.kernel = RuntimeAlgo::GetKernelMod(node);
   const size_t inputs = Algo::GetInputTensorNum(node);
+  for (size_t i = 0; engine_ != nullptr && i < inputs; ++i) {
+    const auto previous = Algo::GetPrevNodeOutput(node, i, false);
+    MakePlain({previous.first, previous.second});
+  }
+  const size_t index = steps_.size();
   for (size_t i = 0; i < inputs; ++i) {
     const auto previous = Algo::GetPrevNodeOutput(node, i, false);
     step.inputs.push_back(Find({previous.first, previous.second}, index).tensor.get());
@@ -202,6 +214,7 @@ void KernelReplay::AddOutputs() {
 }
 
 void KernelReplay::AddOutput(const Value& value, const TensorSpec& spec) {
+  if (engine_ != nullptr) MakePlain(value);
   const Tensor& source = Find(value, kNone);  // alive until after the last step
   const auto& tensor = source.tensor;
   if (tensor != nullptr && tensor->dtype_id() != MindSporeDType(spec.dtype)) {
@@ -219,6 +232,9 @@ void KernelReplay::AddOutput(const Value& value, const TensorSpec& spec) {
 void KernelReplay::SetScratch(void* memory) {
   const auto address = [&](size_t buffer) { return static_cast<char*>(memory) + plan_.offsets[buffer]; };
   for (const auto& [tensor, buffer] : in_buffers_) tensor->set_device_ptr(address(buffer));
+  for (const auto& [handle, place] : memories_) {
+    if (place.buffer != kNone) engine_->SetData(handle.get(), address(place.buffer));
+  }
   for (auto& [place, output] : outputs_) {
     if (place.buffer != kNone) output.data = address(place.buffer);
   }
@@ -229,8 +245,13 @@ void KernelReplay::Run(const MsServingTensor* inputs, MsServingTensor* outputs) 
     CheckFits(graph_.input_specs[i], inputs[i], i);
     for (auto* tensor : of_inputs_[i]) tensor->set_device_ptr(inputs[i].data);
   }
+  for (const auto& [handle, place] : memories_) {
+    if (place.input != kNone) engine_->SetData(handle.get(), inputs[place.input].data);
+  }
   for (const Step& step : steps_) {
-    if (!step.kernel->Launch(step.inputs, step.workspaces, step.outputs, nullptr)) {
+    if (step.kernel == nullptr) {
+      if (!engine_->Execute(step.primitive, step.arguments)) throw std::runtime_error("a primitive of oneDNN failed");
+    } else if (!step.kernel->Launch(step.inputs, step.workspaces, step.outputs, nullptr)) {
       throw std::runtime_error("kernel " + step.kernel->kernel_name() + " failed");
     }
   }

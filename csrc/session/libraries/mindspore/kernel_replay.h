@@ -1,5 +1,6 @@
 // Way 1: the kernels that MindSpore compiled are launched one after the other from the calling thread, with no runtime
 // in between. For graphs whose shapes are all known and that have no control flow, no state and no side effects.
+// Given an engine, a convolution and what follows it become one step that oneDNN runs in its own layout.
 #pragma once
 
 #include <map>
@@ -10,18 +11,22 @@
 #include "include/runtime/hardware_abstract/kernel_base/kernel.h"
 #include "session/libraries/mindspore/buffer_plan.h"
 #include "session/libraries/mindspore/compiled_graph.h"
+#include "session/libraries/mindspore/convolution_groups.h"
+#include "session/libraries/mindspore/dnnl_primitives.h"
 #include "session/libraries/mindspore/types.h"
 
 namespace msserving::mindspore_session {
 
 class KernelReplay : public GraphRunner {
  public:
-  // Throws WrongWay with the reason if the graph needs MindSpore's runtime.
-  explicit KernelReplay(CompiledGraph graph);
+  // Throws WrongWay with the reason if the graph needs MindSpore's runtime. Without an engine nothing is fused.
+  explicit KernelReplay(CompiledGraph graph, std::shared_ptr<DnnlEngine> engine = nullptr);
 
   size_t ScratchBytes() const override { return plan_.bytes; }
   void SetScratch(void* memory) override;
   void Run(const MsServingTensor* inputs, MsServingTensor* outputs) override;
+
+  size_t fused_convolutions() const { return fused_convolutions_; }
 
  private:
   using KernelTensor = mindspore::kernel::KernelTensor;
@@ -31,10 +36,12 @@ class KernelReplay : public GraphRunner {
   static constexpr size_t kNone = SIZE_MAX;
 
   struct Step {
-    mindspore::kernel::KernelMod* kernel;
+    mindspore::kernel::KernelMod* kernel = nullptr;  // null: oneDNN's primitive
     std::vector<KernelTensor*> inputs;
     std::vector<KernelTensor*> workspaces;
     std::vector<KernelTensor*> outputs;
+    Primitive primitive;
+    std::vector<dnnl_exec_arg_t> arguments;
   };
 
   // Where a tensor's bytes are: in the scratch memory (`buffer`), in an input (`input`), or in memory of a constant.
@@ -49,10 +56,22 @@ class KernelReplay : public GraphRunner {
     Place place;
   };
 
+  // A group of nodes that runs as one primitive.
+  struct Fused {
+    ConvolutionGroup group;
+    Primitive primitive;
+  };
+
+  struct Operand {
+    int argument;  // oneDNN's name for it
+    Layout layout;
+    Place place;
+  };
+
   void CheckKernels() const;
   void AddParameters();
   void AddSteps();
-  void AddStep(size_t index, const mindspore::CNodePtr& node);
+  void AddStep(const mindspore::CNodePtr& node);
   void AddOutputs();
   void AddOutput(const Value& value, const TensorSpec& spec);
   const Tensor& Find(const Value& value, size_t step);
@@ -60,7 +79,21 @@ class KernelReplay : public GraphRunner {
   Tensor Keep(const KernelTensorPtr& like, const Place& place, size_t bytes,
               const mindspore::ValuePtr& value = nullptr);
   size_t NewBuffer(size_t bytes, size_t step);
+  void Touch(const Place& place, size_t step);
 
+  // kernel_replay_fused.cc
+  void FindFused();
+  std::vector<GraphNode> DescribeNodes();
+  NodeKind KindOf(const mindspore::CNodePtr& node);
+  const float* ConstantOperand(const mindspore::CNodePtr& node, size_t index);
+  Primitive MakeFused(const ConvolutionGroup& group);
+  bool AddFusedStep(size_t index, const mindspore::CNodePtr& node);
+  bool AddPooling(const mindspore::CNodePtr& node);
+  Place PlaceIn(const Value& value, const Layout& layout);
+  void AddPrimitive(Primitive primitive, std::vector<Operand> operands);
+  void MakePlain(const Value& value);
+
+  const std::shared_ptr<DnnlEngine> engine_;  // null: nothing is fused
   CompiledGraph graph_;
   std::map<Value, Tensor> tensors_;
   std::vector<Step> steps_;
@@ -71,6 +104,12 @@ class KernelReplay : public GraphRunner {
   std::vector<mindspore::tensor::TensorPtr> constants_;         // weights and constant tensors, shared with MindSpore
   std::vector<std::vector<uint64_t>> scalars_;                  // copies of constants that are not tensors
   std::vector<std::pair<Place, MsServingTensor>> outputs_;
+
+  std::map<size_t, Fused> fused_;                                         // by the position of the group's last node
+  std::vector<bool> is_in_group_;                                         // by position: run by a primitive
+  std::map<Value, std::vector<std::pair<Layout, Place>>> layouts_;        // of values that primitives read or write
+  std::vector<std::pair<std::shared_ptr<dnnl_memory>, Place>> memories_;  // whose data is set later
+  size_t fused_convolutions_ = 0;
 };
 
 }  // namespace msserving::mindspore_session

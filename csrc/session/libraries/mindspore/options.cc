@@ -43,7 +43,23 @@ Way ParseWay(const std::string& key, const std::string& value) {
   Refuse(key, value, "must be auto, replay or run");
 }
 
+Fuse ParseFuse(const std::string& key, const std::string& value) {
+  Fuse fuse;
+  fuse.all = value == "all";
+  if (fuse.all || value == "none") return fuse;
+  for (size_t start = 0; start <= value.size();) {
+    const size_t end = std::min(value.find(';', start), value.size());
+    fuse.batch_sizes.push_back(ParseInt(key, value.substr(start, end - start), INT32_MAX));
+    start = end + 1;
+  }
+  return fuse;
+}
+
 }  // namespace
+
+bool Fuse::Includes(int64_t batch_size) const {
+  return all || std::find(batch_sizes.begin(), batch_sizes.end(), batch_size) != batch_sizes.end();
+}
 
 Options ParseOptions(const MsServingOption* options, size_t count) {
   Options parsed;
@@ -56,6 +72,8 @@ Options ParseOptions(const MsServingOption* options, size_t count) {
       parsed.way = ParseWay(key, value);
     } else if (key == "kernel_threads") {
       parsed.kernel_threads = static_cast<int>(ParseInt(key, value, 1024));
+    } else if (key == "fuse") {
+      parsed.fuse = ParseFuse(key, value);
     } else if (key == "leave_when_spoilt") {
       parsed.leave_when_spoilt = ParseInt(key, value, 1) == 1;
     } else if (key == "mindspore_version") {

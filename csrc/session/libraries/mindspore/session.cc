@@ -82,6 +82,7 @@ struct MsServingSession {
 
  private:
   void ChooseWay(const Options& options, const std::vector<CompiledGraph>& graphs);
+  void MakeReplays(const Options& options, const std::vector<CompiledGraph>& graphs);
   void SetBatchOfUnusedInputs(std::vector<CompiledGraph>* graphs) const;
   void FindBatchInput(const std::vector<CompiledGraph>& graphs);
   void FillInfo();
@@ -125,8 +126,7 @@ MsServingSession::MsServingSession(const Options& options) : leave_when_spoilt_(
 void MsServingSession::ChooseWay(const Options& options, const std::vector<CompiledGraph>& graphs) {
   if (options.way != Way::kRun) {
     try {
-      runners_ = MakeRunners<KernelReplay>(graphs);
-      way_ = "kernel replay";
+      MakeReplays(options, graphs);
       return;
     } catch (const WrongWay& reason) {
       if (options.way == Way::kReplay) throw std::runtime_error(std::string("kernel replay: ") + reason.what());
@@ -134,6 +134,30 @@ void MsServingSession::ChooseWay(const Options& options, const std::vector<Compi
   }
   runners_ = MakeRunners<BackendRun>(graphs);
   way_ = "backend run";
+}
+
+void MsServingSession::MakeReplays(const Options& options, const std::vector<CompiledGraph>& graphs) {
+  std::shared_ptr<DnnlEngine> engine;
+  std::string problem;
+  if (options.fuse.all || !options.fuse.batch_sizes.empty()) {
+    if (options.kernel_threads != 1) {
+      problem = "they are for kernel_threads 1";
+    } else if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
+      engine = std::make_shared<DnnlEngine>(library);
+    }
+  }
+  size_t fused = 0;
+  std::vector<std::unique_ptr<GraphRunner>> runners;
+  for (size_t i = 0; i < graphs.size(); ++i) {
+    const bool fuse = options.fuse.Includes(options.phases[i].batch_size);
+    auto replay = std::make_unique<KernelReplay>(graphs[i], fuse ? engine : nullptr);
+    fused = std::max(fused, replay->fused_convolutions());
+    runners.push_back(std::move(replay));
+  }
+  runners_ = std::move(runners);
+  way_ = "kernel replay";
+  if (fused > 0) way_ += ", " + std::to_string(fused) + (fused == 1 ? " convolution fused" : " convolutions fused");
+  if (!problem.empty()) way_ += " (no fused convolutions: " + problem + ")";
 }
 
 // An input that no kernel reads has the batch size of whichever phase was compiled last.

@@ -1,0 +1,285 @@
+"""Fused convolutions: real models, run with and without, must give what MindSpore's own executor gives."""
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from mindspore_serving.worker import _mindspore, fusion, way
+from mindspore_serving.worker.agreement import difference, random_inputs
+from mindspore_serving.worker.mindspore_model import load_model
+from mindspore_serving.worker.session_library import Session, SessionLibrary
+
+ms: Any = _mindspore.import_mindspore()
+from mindspore import Tensor, nn, ops  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def library() -> SessionLibrary:
+    path = way.find_session_library()
+    assert path is not None, "build the session library first: ./dev build"
+    ms.set_device("CPU")
+    return SessionLibrary(path)
+
+
+def norm(channels: int) -> Any:
+    """A batch normalization with numbers of its own, as after training."""
+    random = np.random.default_rng(channels)
+    made = nn.BatchNorm2d(channels)
+    for parameter, low, high in (
+        (made.gamma, 0.5, 2),
+        (made.beta, -1, 1),
+        (made.moving_mean, -1, 1),
+        (made.moving_variance, 0.2, 3),
+    ):
+        parameter.set_data(Tensor(random.uniform(low, high, channels).astype(np.float32)))
+    return made
+
+
+class Chain(nn.Cell):
+    """A convolution and what follows it."""
+
+    def __init__(self, *cells: Any):
+        super().__init__()
+        self.layers = nn.SequentialCell(*cells)
+
+    def construct(self, x):
+        return self.layers(x)
+
+
+class Residual(nn.Cell):
+    """A block whose shortcut is the left or the right operand, and perhaps is used again."""
+
+    def __init__(self, left: bool = False, again: bool = False, down: bool = False):
+        super().__init__()
+        self.left, self.again = left, again
+        self.stem = Chain(nn.Conv2d(3, 16, 3), norm(16), nn.ReLU())
+        self.body = Chain(nn.Conv2d(16, 16, 3), norm(16))
+        self.shortcut = Chain(nn.Conv2d(16, 16, 1), norm(16)) if down else None
+        self.relu = nn.ReLU()
+
+    def construct(self, x):
+        x = self.stem(x)
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        y = shortcut + self.body(x) if self.left else self.body(x) + shortcut
+        y = self.relu(y)
+        return y * x if self.again else y
+
+
+class Intermediate(nn.Cell):
+    """What the normalization would be folded into is an output too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 8, 3), norm(8), nn.ReLU()
+
+    def construct(self, x):
+        y = self.conv(x)
+        return self.relu(self.norm(y)), y
+
+
+class WeightIsInput(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.conv = ops.Conv2D(4, 3)
+
+    def construct(self, x, weight):
+        return ops.relu(self.conv(x, weight))
+
+
+class Half(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3).to_float(ms.float16)
+
+    def construct(self, x):
+        return ops.cast(ops.relu(self.conv(x)), ms.float32)
+
+
+class SharedWeight(nn.Cell):
+    """One weight, once with a normalization behind it and once without."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3), norm(8)
+
+    def construct(self, x):
+        return ops.relu(self.conv(x)) + ops.tanh(self.norm(self.conv(x * 2)))
+
+
+class LeNet(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.c1, self.c2 = nn.Conv2d(1, 6, 5, pad_mode="valid"), nn.Conv2d(6, 16, 5, pad_mode="valid", has_bias=True)
+        self.pool, self.relu, self.flatten = nn.MaxPool2d(2, 2), nn.ReLU(), nn.Flatten()
+        self.fc = nn.Dense(400, 10)
+
+    def construct(self, x):
+        x = self.pool(self.relu(self.c1(x)))
+        return self.fc(self.flatten(self.pool(self.relu(self.c2(x)))))
+
+
+def export(path: Path, net: Any, *shapes: tuple[int, ...]) -> str:
+    net.set_train(False)
+    tensors = [Tensor(np.zeros(shape, np.float32)) for shape in shapes]
+    ms.export(net, *tensors, file_name=str(path / "model.mindir"), file_format="MINDIR")
+    return str(path / "model.mindir")
+
+
+def opened(library: SessionLibrary, model: Any, fuse: str = "all", **options: str) -> Session:
+    return library.open({**model.session_options, "kernel_threads": "1", **options, "fuse": fuse})
+
+
+def fused_count(session: Session) -> int:
+    name, _, rest = session.way.partition(", ")
+    assert name == "kernel replay"
+    return int(rest.split()[0]) if rest else 0
+
+
+IMAGE = (4, 3, 17, 23)
+WIDE = (2, 32, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "expected"),
+    [
+        (lambda: Chain(nn.Conv2d(3, 8, 3)), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3), norm(8), nn.ReLU()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3, has_bias=True, bias_init="normal"), norm(8), nn.ReLU6()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 5, 3, has_bias=True, bias_init="normal"), nn.ReLU()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3, 2), norm(8), nn.ReLU6()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, (3, 5), (1, 2), pad_mode="valid"), nn.Tanh()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3, pad_mode="pad", padding=(0, 1, 2, 1)), norm(8)), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3, pad_mode="pad", padding=2, dilation=2), norm(8)), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 16, 3, dilation=(2, 1)), norm(16), nn.ReLU()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(32, 32, 3, group=32), norm(32), nn.ReLU6()), WIDE, 1),
+        (lambda: Chain(nn.Conv2d(32, 64, 3, 2, group=4), norm(64), nn.ReLU(), nn.Conv2d(64, 8, 1)), WIDE, 2),
+        (lambda: Chain(norm(3), nn.ReLU(), nn.Conv2d(3, 8, 1), nn.MaxPool2d(3, 2), nn.AvgPool2d(2)), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, pad_mode="same"), nn.Conv2d(8, 8, 1)), IMAGE, 2),
+        (lambda: Chain(nn.Conv2d(3, 8, 3), nn.MaxPool2d((2, 3), (3, 1), pad_mode="same")), IMAGE, 1),
+        (Residual, IMAGE, 2),
+        (lambda: Residual(left=True), IMAGE, 2),
+        (lambda: Residual(again=True), IMAGE, 2),
+        (lambda: Residual(left=True, down=True), IMAGE, 3),
+        (lambda: Residual(down=True, again=True), IMAGE, 3),
+        (Intermediate, IMAGE, 1),
+        (SharedWeight, (4, 8, 9, 9), 2),
+        (LeNet, (5, 1, 32, 32), 2),
+        (Half, IMAGE, 0),
+    ],
+)
+def test_fused_convolutions_compute_what_mindspore_computes(
+    tmp_path: Path, library: SessionLibrary, net: Any, shape: tuple[int, ...], expected: int
+):
+    model = load_model(
+        export(tmp_path, net(), shape), with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1
+    )
+    assert model.batch_sizes[-1] == shape[0]
+    inputs = random_inputs(model.inputs, 1, seed=5)
+    with opened(library, model) as fused, opened(library, model, "none") as plain:
+        assert fused_count(fused) == expected
+        assert plain.way == "kernel replay"
+        first: dict[int, list[np.ndarray]] = {}
+        for size in [*model.batch_sizes, *model.batch_sizes[::-1]]:
+            rows = [array[:size] for array in inputs]
+            outputs = [output.copy() for output in fused.run(rows)]
+            assert difference(model.python_run(rows), outputs) == ""
+            assert difference(plain.run(rows), outputs) == ""
+            for before, now in zip(first.setdefault(size, outputs), outputs, strict=True):
+                np.testing.assert_array_equal(before, now)
+
+
+def test_a_weight_that_is_an_input_is_not_fused(tmp_path: Path, library: SessionLibrary):
+    path = export(tmp_path, WeightIsInput(), (2, 3, 9, 9), (4, 3, 3, 3))
+    model = load_model(path, with_batch_dim=False, device_type="CPU", kernel_threads=1)
+    assert "fuse" not in model.session_options
+    inputs = random_inputs(model.inputs, 1)
+    with opened(library, model) as session:
+        assert fused_count(session) == 0
+        assert difference(model.python_run(inputs), session.run(inputs)) == ""
+
+
+def test_chosen_batch_sizes_alone_are_fused(tmp_path: Path, library: SessionLibrary):
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1)
+    inputs = random_inputs(model.inputs, 1)
+    with opened(library, model, "1;4") as session, opened(library, model, "7") as none:
+        assert (fused_count(session), fused_count(none)) == (2, 0)
+        for size in model.batch_sizes:
+            rows = [array[:size] for array in inputs]
+            assert difference(none.run(rows), session.run(rows)) == ""
+
+
+def test_several_threads_leave_convolutions_to_mindspore(tmp_path: Path, library: SessionLibrary):
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=2)
+    assert "fuse" not in model.session_options
+    with opened(library, model, kernel_threads="2") as session:
+        assert session.way == "kernel replay (no fused convolutions: they are for kernel_threads 1)"
+    with pytest.raises(RuntimeError, match=r"'fuse' = 'some': not a number"):
+        opened(library, model, "some")
+    library.open({**model.session_options, "kernel_threads": "1"}).close()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_faster_form_is_taken_and_the_log_says_both_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, faster: bool
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(fusion, "_best_runs", lambda *_: [2e-3, 1e-3 if faster else 1.99e-3])
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    assert ("fuse" in model.session_options) == faster
+    assert model.way == ("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    expected = "a run takes 2.000 ms, with fused convolutions " + ("1.000 ms" if faster else "1.990 ms")
+    assert f"batch size 4: {expected}" in caplog.text
+
+
+def test_a_run_that_takes_too_long_to_try_follows_the_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    times = iter([[2e-3, 1e-3], None, None])
+    monkeypatch.setattr(fusion, "_best_runs", lambda *_: next(times))
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1)
+    assert model.session_options["fuse"] == "1;2;4"
+
+
+def test_a_fused_result_that_disagrees_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    run = Session.run
+
+    def spoil(self: Session, inputs: Any) -> list[np.ndarray]:
+        outputs = run(self, inputs)
+        return [output + 1 for output in outputs] if "fused" in self.way else outputs
+
+    monkeypatch.setattr(Session, "run", spoil)
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    assert "fuse" not in model.session_options
+    assert model.way == "kernel replay"
+    assert 4 in model.batch_sizes
+    assert "convolutions are not fused, because the result for batch size" in caplog.text
+
+
+def test_sessions_give_back_their_memory(tmp_path: Path, library: SessionLibrary):
+    path = export(tmp_path, Chain(nn.Conv2d(64, 512, 3), norm(512), nn.ReLU()), (2, 64, 8, 8))
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    inputs = random_inputs(model.inputs, 1)
+
+    def resident_after(sessions: int) -> int:
+        for _ in range(sessions):
+            with opened(library, model) as session:
+                assert fused_count(session) == 1
+                session.run(inputs)
+        gc.collect()
+        return int(psutil.Process().memory_info().rss)
+
+    settled = resident_after(10)
+    grown = resident_after(50) - settled
+    assert grown < 12 << 20  # one session's weights take 1.2 MB, fifty sessions' 59
