@@ -32,5 +32,6 @@ std::string PythonNumber(double value);
 // A number of seconds in the environment, or nothing; and the number of event loops. Refusals name the variable.
 int64_t IoThreadsFromEnvironment();
 double WorkerSilenceFromEnvironment();
+int64_t SpinNsFromEnvironment();  // how long event loops look for work before they sleep
 
 }  // namespace msserving::embed

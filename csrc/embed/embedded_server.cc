@@ -21,6 +21,7 @@ constexpr const char* kStopped = "the server has been stopped";
 ServerOptions OptionsOf(const EmbeddedServerOptions& options) {
   ServerOptions made;
   made.front_end.io_threads = static_cast<int>(options.io_threads);
+  made.front_end.spin_ns = options.spin_ns;
   made.supervisor.silence_ns = static_cast<int64_t>(options.worker_silence_seconds * kNanosPerSecond);
   return made;
 }

@@ -26,6 +26,7 @@ struct EmbeddedServerOptions {
   std::filesystem::path log_directory = "serving_logs";
   int64_t io_threads = 1;
   double worker_silence_seconds = 30;
+  int64_t spin_ns = 0;  // EventLoop::SetSpin()
 };
 
 // Any thread, any time, but for construction and destruction. All failures are EmbedErrors.

@@ -110,6 +110,7 @@ EmbeddedServerOptions CheckedOptions(const MsServingServerOptions& given) {
   options.worker_silence_seconds = given.worker_silence_seconds < 0
                                        ? WorkerSilenceFromEnvironment()
                                        : CheckRange("worker_silence_seconds", given.worker_silence_seconds, 0.0, 1e9);
+  options.spin_ns = SpinNsFromEnvironment();
   return options;
 }
 
