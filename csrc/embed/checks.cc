@@ -236,7 +236,7 @@ double WorkerSilenceFromEnvironment() {
 
 int64_t SpinNsFromEnvironment() {
   const char* set = std::getenv("MSSERVING_SPIN_MICROSECONDS");
-  const std::string text = set == nullptr ? "50" : set;
+  const std::string text = set == nullptr ? "100" : set;
   if (!IsDigits(text) || text.size() > 9 || std::stol(text) > 1000) {
     ThrowInvalid(
         "Environment variable MSSERVING_SPIN_MICROSECONDS should be a whole number of microseconds from 0 to 1000, 0 "
