@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 from rivals import ceilings, environment, install, plan, report  # noqa: E402
 from rivals import results as raw  # noqa: E402
 from rivals.loads import LoadGenerator  # noqa: E402
+from rivals.loopback import keep_to_loopback  # noqa: E402
 from rivals.measure import Row, Surroundings, run_job  # noqa: E402
 from rivals.registry import WORK, all_rivals  # noqa: E402
 from rivals.rival import Rival  # noqa: E402
@@ -169,6 +170,8 @@ def main() -> int:
     if not arguments.no_install:
         install.install_missing(rivals)
     need_models(WORK / "models", works)
+    if reason := keep_to_loopback():
+        say(f"some of the servers listen on all interfaces, and cannot be kept from it here: {reason}")
     began = time.monotonic()
     say("ceilings: bare sessions, bare functions, memcpy")
     beside = next(rival for rival in all_rivals() if rival.packages_beside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from rivals.protocols import Echo, JsonHttp, MsGrpc, MsRest, RawHttp, V2Binary, 
 from rival_work import functions  # isort: skip  (rivals.protocols has made it importable)
 from rival_work.works import WORKS, random_inputs  # isort: skip
 
+ROOT = Path(__file__).resolve().parents[2]
 PRINTED = {
     "sent": 120, "sent_rate": 60.0, "goodput": 50.0, "right": 100, "unanswered": 3, "server_cpu_s": 1.0,
     "generator_cpu_s": 0.5, "errors": {"http 503": 17}, "accepted": 100, "refused": 17,
@@ -370,7 +372,7 @@ def test_one_page_is_made_of_several_files(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_stored_page_is_what_its_results_make(tmp_path: Path) -> None:
-    docs = Path(__file__).resolve().parents[2] / "docs"
+    docs = ROOT / "docs"
     report.write(raw.read(docs / "benchmarks" / report.RAW_NAME), tmp_path)
     made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     wrong = [str(name) for name, text in made.items() if (docs / name).read_text() != text]
@@ -427,3 +429,24 @@ def test_longest_bar_is_the_largest_value() -> None:
     widths = [float(rect.get("width", 0)) for rect in logarithmic.findall("{*}rect")[1:]]
     assert widths[1] == 2 * widths[0]
     assert "x & y" in [text.text for text in drawn.findall("{*}text")]
+
+
+def test_a_run_sees_loopback_alone_or_says_why_not() -> None:
+    program = """
+import socket
+from rivals.loopback import keep_to_loopback
+
+reason = keep_to_loopback()
+print(reason or [name for _, name in socket.if_nameindex()])
+listener = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(listener.getsockname(), timeout=10).close()
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(ROOT / "benchmarks")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() in ("['lo']", "Operation not permitted")
