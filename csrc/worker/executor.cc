@@ -88,11 +88,11 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
   if (Status status = OpenEvents(std::move(doorbell)); !status.ok()) {
     return status;
   }
-  AddProbe();
   const size_t count =
       std::max<size_t>(1, (lanes[kPython] ? tokens_[kPython] : 0) + (lanes[kDevice] ? tokens_[kDevice] : 0));
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    AddProbe();  // stats() of other threads may look at the queues already
     running_ = true;
   }
   for (size_t i = 0; i < count; ++i) {
