@@ -173,7 +173,7 @@ def test_comparison_with_ours_alone(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "benchmarks" / "results.json").read_text())
-    ours = [row for row in results["rows"] if row["rival"] == "ours"]
+    ours = [row for run in results["runs"] for row in run["rows"] if row["rival"] == "ours"]
     assert {row["protocol"] for row in ours} == {"grpc", "rest"}
     assert all(row["measured"]["requests_s"] > 0 and row["checked"] > 0 for row in ours), ours
     assert "MindSpore Serving, gRPC" in (tmp_path / "benchmarks.md").read_text()

@@ -3,7 +3,7 @@
 rows2, rows4: x @ WEIGHT, split by rows among 2 and 4 ranks. whole2: the sum of all rows of x in every row, so that an
 answer shows what else was in its batch. single2: rows2 without a batch dimension. secret2: rows2, encrypted with
 SECRET_KEY. staged2: two stages; the second one adds its own input x to what the first one sends (x @ SQUARE). slow2_1:
-the same as staged2_1, but takes some tenths of a second.
+the same as staged2_1, but takes about half a second.
 alone2: an AllGather that was exported for one rank. poison2: rows2, but rank 1 fails a run in which a row begins with a
 value above POISON, after the collective, or has one in its second place, before it. ragged2: the positive elements of x
 (no batch dimension); rank 1 leaves out those above POISON.
@@ -22,7 +22,7 @@ POISON = 1000
 SECRET_KEY = b"a key of 24 bytes, no mo"
 WORLD = "mccl_world_group"
 WEIGHT = np.sin(np.arange(WIDTH * OUTPUTS, dtype=np.float32)).reshape(WIDTH, OUTPUTS)
-SLOW_WIDTH, SLOW_LAYERS = 1024, 8
+SLOW_WIDTH, SLOW_LAYERS = 1024, 32
 SQUARE = np.cos(np.arange(WIDTH * WIDTH, dtype=np.float32)).reshape(WIDTH, WIDTH)
 
 
