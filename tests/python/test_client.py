@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from concurrent import futures
 
@@ -33,7 +35,7 @@ class Stub(pb_grpc.MSServiceServicer):
             return pb.PredictReply(servable_spec=request.servable_spec, instances=request.instances)
         if method == "hold":
             self.arrived.set()
-            self.released.wait(10)
+            self.released.wait(60)
         if method == "abort":
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much of it")
         return self.reply
@@ -277,6 +279,38 @@ def test_async_calls_are_under_way_together(make_client):
     client = make_client()
     pending = [client.infer_async({"x": np.int32(i)}) for i in range(32)]
     assert [int(one.result()[0]["x"]) for one in pending] == list(range(32))
+
+
+def test_a_script_may_end_while_an_answer_is_being_taken(address, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import threading, time\n"
+        "from grpc import _channel\n"
+        "handle, taking = _channel._handle_event, threading.Event()\n"
+        "def slowly(*arguments):  # called with the lock of the request held\n"
+        "    taking.set()\n"
+        "    time.sleep(0.5)\n"
+        "    return handle(*arguments)\n"
+        "_channel._handle_event = slowly\n"
+    )
+    script = tmp_path / "client.py"
+    script.write_text(
+        "import slow\n"
+        "from mindspore_serving.client import Client\n"
+        f"pending = Client({address!r}, 'servable', 'echo').infer_async({{'x': 1}})\n"
+        "assert slow.taking.wait(20)\n"
+    )
+    subprocess.run([sys.executable, str(script)], timeout=60, check=True)
+
+
+def test_a_script_may_end_while_a_request_is_under_way(address, service, tmp_path):
+    script = tmp_path / "client.py"
+    script.write_text(
+        "from mindspore_serving.client import Client\n"
+        f"pending = Client({address!r}, 'servable', 'hold').infer_async({{'x': 1}})\n"
+        f"Client({address!r}, 'servable', 'echo').infer({{'x': 1}})\n"
+    )
+    subprocess.run([sys.executable, str(script)], timeout=50, check=True)  # the answer would come after 60
+    service.released.set()
 
 
 def test_messages_beyond_grpc_default_limit_pass(service):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import threading
+import time
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -176,6 +180,14 @@ class PendingResult:
 
     def __init__(self, call: Any) -> None:
         self._call = call
+        _PENDING.add(self)
+
+    def _cancel(self) -> threading.Event:
+        """Cancels the request if it is still under way. The event says that gRPC's thread has let go of it."""
+        let_go = threading.Event()
+        self._call.add_done_callback(lambda _: let_go.set())
+        self._call.cancel()
+        return let_go
 
     def result(self) -> Result:
         """Waits for the reply.
@@ -191,6 +203,21 @@ class PendingResult:
         except (grpc.RpcError, grpc.FutureCancelledError):
             return _transport_error(self._call)
         return _parse_reply(reply)
+
+
+# The requests that are not collected yet. They are ended when the interpreter exits: gRPC's daemon thread, stopped by
+# the exit while it holds the lock of a request, would leave it closed to the request's finalizer, and the exit hangs.
+_PENDING: weakref.WeakSet[PendingResult] = weakref.WeakSet()
+_EXIT_SECONDS = 5.0
+
+
+def _end_pending() -> None:
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for let_go in [pending._cancel() for pending in list(_PENDING)]:
+        let_go.wait(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_end_pending)
 
 
 def _transport_error(error: Any) -> dict[str, str]:
