@@ -1,8 +1,8 @@
-"""Whether a model's convolutions are fused with what follows them: proved and measured, once, when it is loaded.
+"""Whether a model's layers are fused with what follows them: proved and measured, once, when it is loaded.
 
 The session library can give a convolution, with the bias, the batch normalization, the sum and the ReLU behind it, to
-oneDNN as one step in oneDNN's own memory layout. For a batch size that is done where it computes what MindSpore's
-executor computes, and where it is faster.
+oneDNN as one step in oneDNN's own memory layout; and so a dense layer, with its bias and its activation. For a batch
+size that is done where it computes what MindSpore's executor computes, and where it is faster.
 """
 
 import logging
@@ -17,9 +17,13 @@ logger = logging.getLogger("mindspore_serving.worker")
 
 # Fused steps must save at least this share of a run.
 WORTH_IT = 0.97
-# Runs of each kind for a batch size, and when to stop. A batch size of which one run takes longer is not timed: it gets
-# what the next smaller one got.
+# Operators of a model file that may become fused steps.
+FUSABLE_OPERATORS = frozenset({"Conv2D", "MatMul", "Dense"})
+# Trials of each kind for a batch size, and when to stop. A batch size of which one run takes longer is not timed: it
+# gets what the next smaller one got. Runs that are over sooner than a trial should last are repeated in it.
 TRIAL_RUNS = 20
+TRIAL_S = 200e-6
+MOST_REPEATS = 64
 TRIAL_BUDGET_S = 0.5
 LONGEST_RUN_S = 0.5
 
@@ -34,7 +38,7 @@ def choose_fused_sizes(
     rows: Callable[[int], list[np.ndarray]],
     problem_of: Callable[[int, list[np.ndarray]], str],
 ) -> list[int]:
-    """The batch sizes for which a session of this model should fuse its convolutions.
+    """The batch sizes for which a session of this model should fuse its layers.
 
     Args:
         model_file: The model, for the log.
@@ -54,7 +58,7 @@ def choose_fused_sizes(
                 problem = problem_of(size, fused.run(rows(size)))
                 if problem:
                     logger.warning(
-                        "%s: convolutions are not fused, because the result for batch size %d would be another: %s",
+                        "%s: layers are not fused, because the result for batch size %d would be another: %s",
                         model_file,
                         size,
                         problem,
@@ -63,7 +67,7 @@ def choose_fused_sizes(
             with library.open(alone) as plain:
                 return _faster_sizes(model_file, plain, fused, sorted(sizes), rows)
     except RuntimeError as error:
-        logger.warning("%s: convolutions are not fused: %s", model_file, error)
+        logger.warning("%s: layers are not fused: %s", model_file, error)
         return []
 
 
@@ -78,7 +82,7 @@ def _faster_sizes(
         if times is not None:
             faster = times[1] < WORTH_IT * times[0]
             logger.info(
-                "%s: batch size %d: a run takes %.3f ms, with fused convolutions %.3f ms",
+                "%s: batch size %d: a run takes %.4f ms, with fused layers %.4f ms",
                 model_file,
                 size,
                 times[0] * 1e3,
@@ -92,14 +96,16 @@ def _faster_sizes(
 def _best_runs(sessions: Sequence[Session], inputs: Sequence[np.ndarray]) -> list[float] | None:
     """The processor time of the fastest run in each session, in turns; None if a run takes too long to try."""
     best = [float("inf")] * len(sessions)
+    repeats = 1
     end = time.thread_time() + TRIAL_BUDGET_S
     for attempt in range(TRIAL_RUNS):
         for index, session in enumerate(sessions):
             begin = time.thread_time()
-            session.repeat(inputs, 1)
-            best[index] = min(best[index], time.thread_time() - begin)
+            session.repeat(inputs, repeats)
+            best[index] = min(best[index], (time.thread_time() - begin) / repeats)
             if best[index] > LONGEST_RUN_S:
                 return None
         if attempt > 0 and time.thread_time() >= end:
             break
+        repeats = min(MOST_REPEATS, max(1, int(TRIAL_S / max(*best, 1e-9))))
     return best

@@ -14,7 +14,7 @@ import numpy as np
 
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
-from mindspore_serving.worker.fusion import choose_fused_sizes
+from mindspore_serving.worker.fusion import FUSABLE_OPERATORS, choose_fused_sizes
 from mindspore_serving.worker.kernel_pool import choose_kernel_threads, one_thread_is_possible
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
@@ -111,7 +111,7 @@ def choose_way(
 def _choose_fusion(
     model: LoadedModel, signature: MindIR, library: SessionLibrary, options: dict[str, str], trial: _Trial
 ) -> None:
-    if "Conv2D" not in signature.operators:
+    if FUSABLE_OPERATORS.isdisjoint(signature.operators):
         return
     sizes = choose_fused_sizes(
         model.model_file,

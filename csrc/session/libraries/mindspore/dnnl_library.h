@@ -7,36 +7,37 @@
 
 namespace msserving::mindspore_session {
 
-#define MSSERVING_DNNL_FUNCTIONS(X)            \
-  X(version)                                   \
-  X(engine_create)                             \
-  X(engine_destroy)                            \
-  X(stream_create)                             \
-  X(stream_destroy)                            \
-  X(memory_desc_create_with_tag)               \
-  X(memory_desc_clone)                         \
-  X(memory_desc_destroy)                       \
-  X(memory_desc_equal)                         \
-  X(memory_desc_get_size)                      \
-  X(memory_create)                             \
-  X(memory_destroy)                            \
-  X(memory_set_data_handle)                    \
-  X(post_ops_create)                           \
-  X(post_ops_destroy)                          \
-  X(post_ops_append_binary)                    \
-  X(post_ops_append_eltwise)                   \
-  X(primitive_attr_create)                     \
-  X(primitive_attr_destroy)                    \
-  X(primitive_attr_set_post_ops)               \
-  X(primitive_attr_set_scratchpad_mode)        \
-  X(convolution_forward_primitive_desc_create) \
-  X(pooling_forward_primitive_desc_create)     \
-  X(reorder_primitive_desc_create)             \
-  X(primitive_desc_query)                      \
-  X(primitive_desc_query_md)                   \
-  X(primitive_desc_destroy)                    \
-  X(primitive_create)                          \
-  X(primitive_destroy)                         \
+#define MSSERVING_DNNL_FUNCTIONS(X)              \
+  X(version)                                     \
+  X(engine_create)                               \
+  X(engine_destroy)                              \
+  X(stream_create)                               \
+  X(stream_destroy)                              \
+  X(memory_desc_create_with_tag)                 \
+  X(memory_desc_clone)                           \
+  X(memory_desc_destroy)                         \
+  X(memory_desc_equal)                           \
+  X(memory_desc_get_size)                        \
+  X(memory_create)                               \
+  X(memory_destroy)                              \
+  X(memory_set_data_handle)                      \
+  X(post_ops_create)                             \
+  X(post_ops_destroy)                            \
+  X(post_ops_append_binary)                      \
+  X(post_ops_append_eltwise)                     \
+  X(primitive_attr_create)                       \
+  X(primitive_attr_destroy)                      \
+  X(primitive_attr_set_post_ops)                 \
+  X(primitive_attr_set_scratchpad_mode)          \
+  X(convolution_forward_primitive_desc_create)   \
+  X(pooling_forward_primitive_desc_create)       \
+  X(inner_product_forward_primitive_desc_create) \
+  X(reorder_primitive_desc_create)               \
+  X(primitive_desc_query)                        \
+  X(primitive_desc_query_md)                     \
+  X(primitive_desc_destroy)                      \
+  X(primitive_create)                            \
+  X(primitive_destroy)                           \
   X(primitive_execute)
 
 // Immutable; the library stays loaded as long as the process lives.

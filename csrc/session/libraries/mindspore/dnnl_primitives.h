@@ -15,7 +15,8 @@ namespace msserving::mindspore_session {
 // A tensor's shape and layout. Null: none.
 using Layout = std::shared_ptr<dnnl_memory_desc>;
 
-enum class Activation { kNone, kRelu, kRelu6 };
+// What oneDNN does to sums before it stores them. kGelu is the one by tanh.
+enum class Activation { kNone, kRelu, kRelu6, kSigmoid, kTanh, kGelu };
 
 // Of float32 tensors in NCHW order.
 struct WindowSpec {
@@ -30,6 +31,15 @@ struct ConvolutionSpec {
   const float* weights = nullptr;   // [out channels, in channels / groups, height, width]
   std::vector<float> scale, shift;  // one an output channel; empty: 1, 0
   bool has_residual = false;        // a tensor of the output's shape to be added
+  Activation activation = Activation::kNone;
+};
+
+// Of float32 matrices, a row an instance.
+struct DenseSpec {
+  int64_t rows = 0, inputs = 0, outputs = 0;
+  const float* weights = nullptr;       // [inputs, outputs], kept by the caller as long as the engine lives
+  bool weights_are_transposed = false;  // [outputs, inputs]
+  std::vector<float> bias;              // one an output; empty: 0
   Activation activation = Activation::kNone;
 };
 
@@ -53,6 +63,10 @@ class DnnlEngine {
   // activations are oneDNN's choice. Null if oneDNN has nothing better than its reference implementation.
   Primitive MakeConvolution(const ConvolutionSpec& spec);
 
+  // Reads and writes plain matrices. Weights that lie as oneDNN wants them are used where they are. Null handle as
+  // above.
+  Primitive MakeDense(const DenseSpec& spec);
+
   // Keeps the layout of its source. Null handle as above.
   Primitive MakeMaxPooling(const WindowSpec& spec, const Layout& source);
 
@@ -75,7 +89,7 @@ class DnnlEngine {
   struct Weights {
     const float* plain;
     std::vector<float> scale;
-    Layout layout;
+    Layout from, layout;
     std::shared_ptr<dnnl_memory> memory;
   };
   class Description;
@@ -84,8 +98,9 @@ class DnnlEngine {
   Layout Copy(const_dnnl_memory_desc_t desc) const;
   Primitive Finish(const Description& description) const;
   std::shared_ptr<dnnl_memory> OwnMemory(const Layout& layout, const float* values = nullptr) const;
-  std::shared_ptr<dnnl_memory> WeightsIn(const Layout& layout, const ConvolutionSpec& spec,
-                                         const std::vector<int64_t>& dims);
+  void SetPostOps(const Description& description, const Layout& residual, Activation activation) const;
+  std::shared_ptr<dnnl_memory> WeightsIn(const Layout& layout, const float* weights, const Layout& from,
+                                         const std::vector<float>& scale);
 
   const DnnlLibrary* library_;
   dnnl_engine_t engine_ = nullptr;

@@ -22,7 +22,7 @@ struct PhaseOption {
   std::string phase;       // the key of the compiled graph in MindSpore's graph executor
 };
 
-// Which graphs have their convolutions fused with what follows them.
+// Which graphs have their layers fused with what follows them.
 struct Fuse {
   bool all = false;
   std::vector<int64_t> batch_sizes;
