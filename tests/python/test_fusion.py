@@ -175,15 +175,61 @@ def test_chosen_batch_sizes_alone_are_fused(tmp_path: Path, library: SessionLibr
             assert difference(none.run(rows), session.run(rows)) == ""
 
 
-def test_several_threads_leave_convolutions_to_mindspore(tmp_path: Path, library: SessionLibrary):
+@pytest.mark.parametrize("net", [lambda: Residual(left=True, down=True), LeNet, SharedWeight])
+@pytest.mark.parametrize("threads", ["2", "3", "5"])
+def test_several_threads_compute_the_same(tmp_path: Path, library: SessionLibrary, net: Any, threads: str):
+    shape = {LeNet: (5, 1, 32, 32), SharedWeight: (4, 8, 40, 40)}.get(net, (4, 3, 63, 61))
+    path = export(tmp_path, net(), shape)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1)
+    inputs = random_inputs(model.inputs, 1, seed=7)
+    with opened(library, model) as one, opened(library, model, kernel_threads=threads) as several:
+        assert fused_convolutions(several) == fused_convolutions(one) > 0
+        for size in [*model.batch_sizes, *model.batch_sizes[::-1]] * 3:
+            rows = [array[:size] for array in inputs]
+            expected = [output.copy() for output in one.run(rows)]
+            assert difference(expected, several.run(rows)) == ""
+    library.open({**model.session_options, "kernel_threads": "1"}).close()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_with_several_threads_the_faster_form_is_taken_too(
+    tmp_path: Path, library: SessionLibrary, monkeypatch: pytest.MonkeyPatch, faster: bool
+):
+    tried = []
+
+    def best_runs(_sessions: Any, _inputs: Any, kernel_threads: int) -> list[float]:
+        tried.append(kernel_threads)
+        return [2e-3, 1e-3 if faster else 2e-3]
+
+    monkeypatch.setattr(fusion, "_best_runs", best_runs)
     path = export(tmp_path, Residual(), IMAGE)
     model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=2)
-    assert "fuse" not in model.session_options
-    with opened(library, model, kernel_threads="2") as session:
-        assert session.way == "kernel replay (nothing is fused: that is for kernel_threads 1)"
+    assert set(tried) == {2}
+    assert ("fuse" in model.session_options) == faster
+    assert model.way == ("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    with opened(library, model, kernel_threads="0") as session:
+        assert session.way == "kernel replay (nothing is fused: kernel_threads must be given)"
     with pytest.raises(RuntimeError, match=r"'fuse' = 'some': not a number"):
         opened(library, model, "some")
     library.open({**model.session_options, "kernel_threads": "1"}).close()
+
+
+def test_what_one_thread_was_fused_for_is_tried_again_with_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    times = {1: [2e-3, 1e-3], 2: [2e-3, 2e-3]}
+    tried = []
+
+    def best_runs(_sessions: Any, _inputs: Any, kernel_threads: int) -> list[float]:
+        tried.append(kernel_threads)
+        return times[kernel_threads]
+
+    monkeypatch.setattr(fusion, "_best_runs", best_runs)
+    monkeypatch.setattr(way, "choose_kernel_threads", lambda *_, **__: 2)
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=0)
+    assert sorted(set(tried)) == [1, 2]
+    assert "fuse" not in model.session_options
+    assert model.session_options["kernel_threads"] == "2"
+    assert model.way == "kernel replay"
 
 
 @pytest.mark.parametrize("faster", [True, False])
@@ -197,7 +243,7 @@ def test_the_faster_form_is_taken_and_the_log_says_both_times(
     assert ("fuse" in model.session_options) == faster
     assert model.way == ("kernel replay, 2 convolutions fused" if faster else "kernel replay")
     expected = "a run takes 2.0000 ms, with fused layers " + ("1.0000 ms" if faster else "1.9900 ms")
-    assert f"batch size 4: {expected}" in caplog.text
+    assert f"batch size 4, kernel threads 1: {expected}" in caplog.text
 
 
 def test_a_run_that_takes_too_long_to_try_follows_the_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,8 @@
 // oneDNN as MindSpore has loaded it: the functions of its C API that fused steps need, looked up by name.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "oneapi/dnnl/dnnl.h"
@@ -40,6 +42,20 @@ namespace msserving::mindspore_session {
   X(primitive_destroy)                           \
   X(primitive_execute)
 
+// What oneDNN calls a thread pool: its functions in oneDNN's order. Up to version 3.10 there is no wait(); its place is
+// that of a destructor there, which oneDNN never calls. From 3.14 on there are more.
+class DnnlThreads {
+ public:
+  virtual int get_num_threads() const = 0;
+  virtual bool get_in_parallel() const = 0;
+  virtual void parallel_for(int n, const std::function<void(int, int)>& fn) = 0;  // fn(i, n) for all i below n
+  virtual uint64_t get_flags() const = 0;  // 0: parallel_for() returns when all of them are done
+  virtual void wait() = 0;
+
+ protected:
+  ~DnnlThreads() = default;
+};
+
 // Immutable; the library stays loaded as long as the process lives.
 struct DnnlLibrary {
 #define MSSERVING_DNNL_MEMBER(name) decltype(&dnnl_##name) name = nullptr;
@@ -49,6 +65,10 @@ struct DnnlLibrary {
   // threads at all.
   dnnl_status_t (*get_max_concurrency)(int*) = nullptr;
   dnnl_status_t (*set_max_concurrency)(int) = nullptr;
+
+  // A stream whose primitives split their work among a DnnlThreads. Null if this library cannot, or wants another
+  // interface.
+  dnnl_status_t (*stream_create_threadpool)(dnnl_stream_t*, dnnl_engine_t, void*) = nullptr;
 
   // The library that this process has open already, or null and why it will not do: none, another major version, one
   // that lacks a function, or one that starts threads of its own. Any thread.

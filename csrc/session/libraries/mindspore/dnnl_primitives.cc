@@ -32,18 +32,18 @@ std::vector<int64_t> LeftOut(std::vector<int64_t> dilations) {
   return dilations;
 }
 
-// Primitives that are made while this lives are made for one thread.
-class OneThread {
+// Primitives that are made while this lives are made for so many threads.
+class ForThreads {
  public:
-  explicit OneThread(const DnnlLibrary* library) : library_(library) {
+  ForThreads(const DnnlLibrary* library, int threads) : library_(library) {
     if (library_->get_max_concurrency == nullptr || library_->get_max_concurrency(&before_) != dnnl_success) return;
-    library_->set_max_concurrency(1);
+    library_->set_max_concurrency(threads);
   }
-  ~OneThread() {
+  ~ForThreads() {
     if (before_ > 0) library_->set_max_concurrency(before_);
   }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
+  ForThreads(const ForThreads&) = delete;
+  ForThreads& operator=(const ForThreads&) = delete;
 
  private:
   const DnnlLibrary* library_;
@@ -81,9 +81,12 @@ class DnnlEngine::Description {
   dnnl_primitive_desc_t handle = nullptr;
 };
 
-DnnlEngine::DnnlEngine(const DnnlLibrary* library) : library_(library) {
+DnnlEngine::DnnlEngine(const DnnlLibrary* library, std::shared_ptr<DnnlThreads> threads)
+    : library_(library), threads_(std::move(threads)) {
   Check(library_->engine_create(&engine_, dnnl_cpu, 0), "dnnl_engine_create");
-  if (library_->stream_create(&stream_, engine_, dnnl_stream_default_flags) != dnnl_success) {
+  const auto status = threads_ == nullptr ? library_->stream_create(&stream_, engine_, dnnl_stream_default_flags)
+                                          : library_->stream_create_threadpool(&stream_, engine_, threads_.get());
+  if (status != dnnl_success) {
     library_->engine_destroy(engine_);
     throw std::runtime_error("oneDNN: dnnl_stream_create failed");
   }
@@ -151,7 +154,7 @@ Primitive DnnlEngine::Finish(const Description& description) const {
 }
 
 Primitive DnnlEngine::MakeReorder(const Layout& from, const Layout& to) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   Description description(library_);
   Check(library_->reorder_primitive_desc_create(&description.handle, from.get(), engine_, to.get(), engine_,
                                                 description.attributes),
@@ -160,7 +163,7 @@ Primitive DnnlEngine::MakeReorder(const Layout& from, const Layout& to) {
 }
 
 Primitive DnnlEngine::MakeMaxPooling(const WindowSpec& spec, const Layout& source) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   Description description(library_);
   const Layout destination = Tagged(spec.destination, dnnl_format_tag_any);
   const auto status = library_->pooling_forward_primitive_desc_create(
@@ -172,7 +175,7 @@ Primitive DnnlEngine::MakeMaxPooling(const WindowSpec& spec, const Layout& sourc
 }
 
 Primitive DnnlEngine::MakeConvolution(const ConvolutionSpec& spec) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   const WindowSpec& window = spec.window;
   Description description(library_);
   const Layout source = Tagged(window.source, dnnl_format_tag_any);
@@ -202,7 +205,7 @@ Primitive DnnlEngine::MakeConvolution(const ConvolutionSpec& spec) {
 }
 
 Primitive DnnlEngine::MakeDense(const DenseSpec& spec) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   Description description(library_);
   const std::vector<int64_t> dims{spec.outputs, spec.inputs};
   const Layout source = Plain({spec.rows, spec.inputs});

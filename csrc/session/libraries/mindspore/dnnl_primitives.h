@@ -50,11 +50,12 @@ struct Primitive {
   std::vector<std::pair<int, std::shared_ptr<dnnl_memory>>> constants;  // weights and bias, ready to use
 };
 
-// oneDNN on the processor, running in the calling thread. Primitives are made and run one at a time; it must outlive
-// whatever it made. Functions throw std::runtime_error if oneDNN fails.
+// oneDNN on the processor, running in the calling thread, or in that and the others of a pool. Primitives are made and
+// run one at a time; it must outlive whatever it made. Functions throw std::runtime_error if oneDNN fails.
 class DnnlEngine {
  public:
-  explicit DnnlEngine(const DnnlLibrary* library);
+  // Without `threads` all runs in the calling thread. With them, `library` must have stream_create_threadpool.
+  explicit DnnlEngine(const DnnlLibrary* library, std::shared_ptr<DnnlThreads> threads = nullptr);
   ~DnnlEngine();
   DnnlEngine(const DnnlEngine&) = delete;
   DnnlEngine& operator=(const DnnlEngine&) = delete;
@@ -102,7 +103,10 @@ class DnnlEngine {
   std::shared_ptr<dnnl_memory> WeightsIn(const Layout& layout, const float* weights, const Layout& from,
                                          const std::vector<float>& scale);
 
+  int thread_count() const { return threads_ == nullptr ? 1 : threads_->get_num_threads(); }
+
   const DnnlLibrary* library_;
+  const std::shared_ptr<DnnlThreads> threads_;  // null: the calling one alone
   dnnl_engine_t engine_ = nullptr;
   dnnl_stream_t stream_ = nullptr;
   std::list<Weights> weights_;

@@ -151,10 +151,16 @@ void MsServingSession::MakeReplays(const Options& options, const std::vector<Com
   std::shared_ptr<DnnlEngine> engine;
   std::string problem;
   if (options.fuse.all || !options.fuse.batch_sizes.empty()) {
-    if (options.kernel_threads != 1) {
-      problem = "that is for kernel_threads 1";
-    } else if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
-      engine = std::make_shared<DnnlEngine>(library);
+    if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
+      if (options.kernel_threads == 1) {
+        engine = std::make_shared<DnnlEngine>(library);
+      } else if (options.kernel_threads == 0) {
+        problem = "kernel_threads must be given";
+      } else if (library->stream_create_threadpool == nullptr) {
+        problem = "its oneDNN takes no threads of this interface";
+      } else {
+        engine = std::make_shared<DnnlEngine>(library, std::make_shared<KernelThreads>(options.kernel_threads));
+      }
     }
   }
   FusedCounts fused;
