@@ -1,8 +1,9 @@
 // Way 1: the kernels that MindSpore compiled are launched one after the other from the calling thread, with no runtime
 // in between. For graphs whose shapes are all known and that have no control flow, no state and no side effects.
-// Given an engine, a convolution and what follows it become one step that oneDNN runs in its own layout.
+// Given an engine, a convolution or a dense layer and what follows it become one step that oneDNN runs.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <utility>
@@ -12,10 +13,17 @@
 #include "session/libraries/mindspore/buffer_plan.h"
 #include "session/libraries/mindspore/compiled_graph.h"
 #include "session/libraries/mindspore/convolution_groups.h"
+#include "session/libraries/mindspore/dense_groups.h"
 #include "session/libraries/mindspore/dnnl_primitives.h"
 #include "session/libraries/mindspore/types.h"
 
 namespace msserving::mindspore_session {
+
+// How many of a graph's operators oneDNN runs together with what follows them.
+struct FusedCounts {
+  size_t convolutions = 0;
+  size_t dense_layers = 0;
+};
 
 class KernelReplay : public GraphRunner {
  public:
@@ -26,7 +34,7 @@ class KernelReplay : public GraphRunner {
   void SetScratch(void* memory) override;
   void Run(const MsServingTensor* inputs, MsServingTensor* outputs) override;
 
-  size_t fused_convolutions() const { return fused_convolutions_; }
+  const FusedCounts& fused() const { return fused_counts_; }
 
  private:
   using KernelTensor = mindspore::kernel::KernelTensor;
@@ -58,7 +66,7 @@ class KernelReplay : public GraphRunner {
 
   // A group of nodes that runs as one primitive.
   struct Fused {
-    ConvolutionGroup group;
+    Value source, residual;
     Primitive primitive;
   };
 
@@ -84,14 +92,20 @@ class KernelReplay : public GraphRunner {
   // kernel_replay_fused.cc
   void FindFused();
   std::vector<GraphNode> DescribeNodes();
-  NodeKind KindOf(const mindspore::CNodePtr& node);
+  NodeKind ImageKindOf(const mindspore::CNodePtr& node);
   const float* ConstantOperand(const mindspore::CNodePtr& node, size_t index);
-  Primitive MakeFused(const ConvolutionGroup& group);
+  bool Fuse(const std::vector<size_t>& members, size_t last, const std::function<Primitive()>& make);
+  Primitive MakeConvolution(const ConvolutionGroup& group);
   bool AddFusedStep(size_t index, const mindspore::CNodePtr& node);
   bool AddPooling(const mindspore::CNodePtr& node);
   Place PlaceIn(const Value& value, const Layout& layout);
   void AddPrimitive(Primitive primitive, std::vector<Operand> operands);
   void MakePlain(const Value& value);
+
+  // kernel_replay_dense.cc
+  NodeKind MatrixKindOf(const mindspore::CNodePtr& node);
+  bool IsVectorFor(const mindspore::CNodePtr& node, size_t index);
+  Primitive MakeDense(const DenseGroup& group);
 
   const std::shared_ptr<DnnlEngine> engine_;  // null: nothing is fused
   CompiledGraph graph_;
@@ -109,7 +123,7 @@ class KernelReplay : public GraphRunner {
   std::vector<bool> is_in_group_;                                         // by position: run by a primitive
   std::map<Value, std::vector<std::pair<Layout, Place>>> layouts_;        // of values that primitives read or write
   std::vector<std::pair<std::shared_ptr<dnnl_memory>, Place>> memories_;  // whose data is set later
-  size_t fused_convolutions_ = 0;
+  FusedCounts fused_counts_;
 };
 
 }  // namespace msserving::mindspore_session
