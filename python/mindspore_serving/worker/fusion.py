@@ -2,7 +2,8 @@
 
 The session library can give a convolution, with the bias, the batch normalization, the sum and the ReLU behind it, to
 oneDNN as one step in oneDNN's own memory layout. For a batch size that is done where it computes what MindSpore's
-executor computes, and where it is faster.
+executor computes, and where it is faster. Winograd's method, which the library takes where it is faster, rounds
+otherwise: it is left out where only without it the same is computed.
 """
 
 import logging
@@ -24,17 +25,18 @@ TRIAL_BUDGET_S = 0.5
 LONGEST_RUN_S = 0.5
 
 FUSED = "fused"
+WINOGRAD = "Winograd"
 
 
-def choose_fused_sizes(
+def choose_fusion(
     model_file: str,
     library: SessionLibrary,
     options: Mapping[str, str],
     sizes: Sequence[int],
     rows: Callable[[int], list[np.ndarray]],
     problem_of: Callable[[int, list[np.ndarray]], str],
-) -> list[int]:
-    """The batch sizes for which a session of this model should fuse its convolutions.
+) -> dict[str, str]:
+    """The options with which a session of this model should fuse its convolutions; none if it should not.
 
     Args:
         model_file: The model, for the log.
@@ -46,25 +48,42 @@ def choose_fused_sizes(
     """
     alone = {**options, "kernel_threads": "1"}
     try:
-        with library.open({**alone, "fuse": "all"}) as fused:
-            if FUSED not in fused.way.partition("(")[0]:
-                logger.info("%s: %s", model_file, fused.way)
-                return []
-            for size in sizes:
-                problem = problem_of(size, fused.run(rows(size)))
-                if problem:
-                    logger.warning(
-                        "%s: convolutions are not fused, because the result for batch size %d would be another: %s",
-                        model_file,
-                        size,
-                        problem,
-                    )
-                    return []
-            with library.open(alone) as plain:
-                return _faster_sizes(model_file, plain, fused, sorted(sizes), rows)
+        for method in ({}, {"winograd": "never"}):
+            with library.open({**alone, **method, "fuse": "all"}) as fused:
+                if FUSED not in fused.way.partition("(")[0]:
+                    logger.info("%s: %s", model_file, fused.way)
+                    return {}
+                size, problem = _first_problem(fused, sizes, rows, problem_of)
+                if not problem:
+                    with library.open(alone) as plain:
+                        faster = _faster_sizes(model_file, plain, fused, sorted(sizes), rows)
+                    return {**method, "fuse": ";".join(map(str, faster))} if faster else {}
+                winograd = WINOGRAD in fused.way
+                logger.warning(
+                    "%s: convolutions are not %s, because the result for batch size %d would be another: %s",
+                    model_file,
+                    "computed by Winograd's method" if winograd else "fused",
+                    size,
+                    problem,
+                )
+                if not winograd:
+                    break
     except RuntimeError as error:
         logger.warning("%s: convolutions are not fused: %s", model_file, error)
-        return []
+    return {}
+
+
+def _first_problem(
+    session: Session,
+    sizes: Sequence[int],
+    rows: Callable[[int], list[np.ndarray]],
+    problem_of: Callable[[int, list[np.ndarray]], str],
+) -> tuple[int, str]:
+    for size in sizes:
+        problem = problem_of(size, session.run(rows(size)))
+        if problem:
+            return size, problem
+    return 0, ""
 
 
 def _faster_sizes(

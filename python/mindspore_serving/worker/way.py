@@ -14,7 +14,7 @@ import numpy as np
 
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
-from mindspore_serving.worker.fusion import choose_fused_sizes
+from mindspore_serving.worker.fusion import choose_fusion
 from mindspore_serving.worker.kernel_pool import choose_kernel_threads, one_thread_is_possible
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
@@ -113,7 +113,7 @@ def _choose_fusion(
 ) -> None:
     if "Conv2D" not in signature.operators:
         return
-    sizes = choose_fused_sizes(
+    chosen = choose_fusion(
         model.model_file,
         library,
         options,
@@ -121,14 +121,14 @@ def _choose_fusion(
         lambda size: _rows(model, trial.inputs, size),
         lambda size, outputs: difference([_first_rows(model, o, size) for o in trial.outputs], outputs),
     )
-    if sizes:
-        options["fuse"] = ";".join(map(str, sizes))
+    options.update(chosen)
 
 
 def _settle_fusion(model: LoadedModel, library: SessionLibrary, options: dict[str, str]) -> None:
     """Fused steps run in one thread: where several are faster, MindSpore's kernels have them."""
     if options["kernel_threads"] != "1":
-        del options["fuse"]
+        for name in ("fuse", "winograd"):
+            options.pop(name, None)
         return
     with library.open(options) as session:
         model.way = session.way

@@ -1,6 +1,7 @@
 // Way 1: the kernels that MindSpore compiled are launched one after the other from the calling thread, with no runtime
 // in between. For graphs whose shapes are all known and that have no control flow, no state and no side effects.
-// Given an engine, a convolution and what follows it become one step that oneDNN runs in its own layout.
+// Given an engine, a convolution and what follows it become one step that oneDNN runs in its own layout, or, where the
+// chooser has one, Winograd's method.
 #pragma once
 
 #include <map>
@@ -14,19 +15,21 @@
 #include "session/libraries/mindspore/convolution_groups.h"
 #include "session/libraries/mindspore/dnnl_primitives.h"
 #include "session/libraries/mindspore/types.h"
+#include "session/libraries/mindspore/winograd_choice.h"
 
 namespace msserving::mindspore_session {
 
 class KernelReplay : public GraphRunner {
  public:
   // Throws WrongWay with the reason if the graph needs MindSpore's runtime. Without an engine nothing is fused.
-  explicit KernelReplay(CompiledGraph graph, std::shared_ptr<DnnlEngine> engine = nullptr);
+  explicit KernelReplay(CompiledGraph graph, std::shared_ptr<WinogradChoice> choice = nullptr);
 
   size_t ScratchBytes() const override { return plan_.bytes; }
   void SetScratch(void* memory) override;
   void Run(const MsServingTensor* inputs, MsServingTensor* outputs) override;
 
   size_t fused_convolutions() const { return fused_convolutions_; }
+  size_t winograd_convolutions() const { return winograd_convolutions_; }
 
  private:
   using KernelTensor = mindspore::kernel::KernelTensor;
@@ -35,15 +38,6 @@ class KernelReplay : public GraphRunner {
 
   static constexpr size_t kNone = SIZE_MAX;
 
-  struct Step {
-    mindspore::kernel::KernelMod* kernel = nullptr;  // null: oneDNN's primitive
-    std::vector<KernelTensor*> inputs;
-    std::vector<KernelTensor*> workspaces;
-    std::vector<KernelTensor*> outputs;
-    Primitive primitive;
-    std::vector<dnnl_exec_arg_t> arguments;
-  };
-
   // Where a tensor's bytes are: in the scratch memory (`buffer`), in an input (`input`), or in memory of a constant.
   struct Place {
     size_t buffer = kNone;
@@ -51,15 +45,31 @@ class KernelReplay : public GraphRunner {
     void* constant = nullptr;
   };
 
+  struct WinogradPlaces {
+    Place source, residual, destination, scratch;
+  };
+
+  struct Step {
+    mindspore::kernel::KernelMod* kernel = nullptr;  // null: oneDNN's primitive, or Winograd's method
+    std::vector<KernelTensor*> inputs;
+    std::vector<KernelTensor*> workspaces;
+    std::vector<KernelTensor*> outputs;
+    Primitive primitive;
+    std::vector<dnnl_exec_arg_t> arguments;
+    std::shared_ptr<const WinogradConvolution> winograd;
+    WinogradPlaces places;
+  };
+
   struct Tensor {
     KernelTensorPtr tensor;
     Place place;
   };
 
-  // A group of nodes that runs as one primitive.
+  // A group of nodes that runs as one primitive, or, where there is one, as `winograd` in the primitive's layouts.
   struct Fused {
     ConvolutionGroup group;
     Primitive primitive;
+    std::shared_ptr<const WinogradConvolution> winograd;
   };
 
   struct Operand {
@@ -86,14 +96,18 @@ class KernelReplay : public GraphRunner {
   std::vector<GraphNode> DescribeNodes();
   NodeKind KindOf(const mindspore::CNodePtr& node);
   const float* ConstantOperand(const mindspore::CNodePtr& node, size_t index);
-  Primitive MakeFused(const ConvolutionGroup& group);
+  ConvolutionSpec SpecOf(const ConvolutionGroup& group);
+  Fused MakeFused(const ConvolutionGroup& group);
   bool AddFusedStep(size_t index, const mindspore::CNodePtr& node);
   bool AddPooling(const mindspore::CNodePtr& node);
   Place PlaceIn(const Value& value, const Layout& layout);
   void AddPrimitive(Primitive primitive, std::vector<Operand> operands);
+  void AddWinograd(const std::shared_ptr<const WinogradConvolution>& winograd, WinogradPlaces places);
   void MakePlain(const Value& value);
+  void RunWinograd(const Step& step, const MsServingTensor* inputs) const;
 
-  const std::shared_ptr<DnnlEngine> engine_;  // null: nothing is fused
+  const std::shared_ptr<WinogradChoice> choice_;  // null: nothing is fused
+  const std::shared_ptr<DnnlEngine> engine_;      // the choice's
   CompiledGraph graph_;
   std::map<Value, Tensor> tensors_;
   std::vector<Step> steps_;
@@ -110,6 +124,8 @@ class KernelReplay : public GraphRunner {
   std::map<Value, std::vector<std::pair<Layout, Place>>> layouts_;        // of values that primitives read or write
   std::vector<std::pair<std::shared_ptr<dnnl_memory>, Place>> memories_;  // whose data is set later
   size_t fused_convolutions_ = 0;
+  size_t winograd_convolutions_ = 0;
+  char* scratch_ = nullptr;
 };
 
 }  // namespace msserving::mindspore_session

@@ -199,24 +199,25 @@ void KernelReplay::FindFused() {
   }
   is_in_group_.assign(order.size(), false);
   for (const ConvolutionGroup& group : FindConvolutionGroups(DescribeNodes(), outputs)) {
-    Primitive primitive;
+    Fused fused;
     try {
-      primitive = MakeFused(group);
+      fused = MakeFused(group);
     } catch (const std::runtime_error&) {
       continue;  // not for oneDNN: MindSpore's kernels stay
     }
-    if (primitive.handle == nullptr) continue;
+    if (fused.winograd == nullptr && fused.primitive.handle == nullptr) continue;
     is_in_group_[group.convolution] = true;
     for (const size_t node : group.affine) is_in_group_[node] = true;
     if (group.add != kNoNode) is_in_group_[group.add] = true;
     if (group.activation != kNoNode) is_in_group_[group.activation] = true;
-    fused_[group.last] = {group, std::move(primitive)};
     ++fused_convolutions_;
+    if (fused.winograd != nullptr) ++winograd_convolutions_;
+    fused_[group.last] = std::move(fused);
   }
 }
 
 // What follows the convolution is folded into its weights and its bias, or done to its sums before they are stored.
-Primitive KernelReplay::MakeFused(const ConvolutionGroup& group) {
+ConvolutionSpec KernelReplay::SpecOf(const ConvolutionGroup& group) {
   const auto& order = graph_.kernel_graph->execution_order();
   ConvolutionSpec spec = *ReadConvolution(order[group.convolution]);
   spec.weights = ConstantOperand(order[group.convolution], 1);
@@ -249,7 +250,20 @@ Primitive KernelReplay::MakeFused(const ConvolutionGroup& group) {
     const bool is_relu6 = Algo::GetCNodeName(order[group.activation]) == "ReLU6";
     spec.activation = is_relu6 ? Activation::kRelu6 : Activation::kRelu;
   }
-  return engine_->MakeConvolution(spec);
+  return spec;
+}
+
+KernelReplay::Fused KernelReplay::MakeFused(const ConvolutionGroup& group) {
+  const ConvolutionSpec spec = SpecOf(group);
+  Fused fused{group, {}, choice_->Choose(spec)};
+  if (fused.winograd == nullptr) {
+    fused.primitive = engine_->MakeConvolution(spec);
+    return fused;
+  }
+  fused.primitive.source = engine_->ChannelsLast(spec.window.source);
+  fused.primitive.destination = engine_->ChannelsLast(spec.window.destination);
+  fused.primitive.residual = spec.has_residual ? fused.primitive.destination : nullptr;
+  return fused;
 }
 
 // False: the node's kernel is to be launched.
@@ -258,21 +272,46 @@ bool KernelReplay::AddFusedStep(size_t index, const ms::CNodePtr& node) {
   const auto found = fused_.find(index);
   if (found == fused_.end()) return true;  // runs with the group's last node
   const auto& order = graph_.kernel_graph->execution_order();
-  const auto& [group, primitive] = found->second;
+  const auto& [group, primitive, winograd] = found->second;
   const auto source = Algo::GetPrevNodeOutput(order[group.convolution], 0, false);
-  std::vector<Operand> operands{
-      {DNNL_ARG_SRC, primitive.source, PlaceIn({source.first, source.second}, primitive.source)}};
+  WinogradPlaces places;
+  places.source = PlaceIn({source.first, source.second}, primitive.source);
+  std::vector<Operand> operands{{DNNL_ARG_SRC, primitive.source, places.source}};
   if (group.add != kNoNode) {
     const auto residual = Algo::GetPrevNodeOutput(order[group.add], group.residual, false);
-    operands.push_back({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, primitive.residual,
-                        PlaceIn({residual.first, residual.second}, primitive.residual)});
+    places.residual = PlaceIn({residual.first, residual.second}, primitive.residual);
+    operands.push_back({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, primitive.residual, places.residual});
   }
-  Place place;
-  place.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
-  operands.push_back({DNNL_ARG_DST, primitive.destination, place});
-  layouts_[{node, 0}] = {{primitive.destination, place}};
-  AddPrimitive(primitive, std::move(operands));
+  places.destination.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
+  operands.push_back({DNNL_ARG_DST, primitive.destination, places.destination});
+  layouts_[{node, 0}] = {{primitive.destination, places.destination}};
+  if (winograd == nullptr) {
+    AddPrimitive(primitive, std::move(operands));
+  } else {
+    AddWinograd(winograd, places);
+  }
   return true;
+}
+
+void KernelReplay::AddWinograd(const std::shared_ptr<const WinogradConvolution>& winograd, WinogradPlaces places) {
+  places.scratch.buffer = NewBuffer(winograd->ScratchBytes(), steps_.size());
+  Touch(places.source, steps_.size());
+  Touch(places.residual, steps_.size());
+  Step step;
+  step.winograd = winograd;
+  step.places = places;
+  steps_.push_back(std::move(step));
+}
+
+void KernelReplay::RunWinograd(const Step& step, const MsServingTensor* inputs) const {
+  const auto address = [&](const Place& place) {
+    void* data = place.constant;
+    if (place.buffer != kNone) data = scratch_ + plan_.offsets[place.buffer];
+    if (place.input != kNone) data = inputs[place.input].data;
+    return static_cast<float*>(data);
+  };
+  step.winograd->Run(address(step.places.source), address(step.places.residual), address(step.places.destination),
+                     address(step.places.scratch));
 }
 
 // A pooling between fused convolutions stays in their layout.

@@ -137,26 +137,29 @@ void MsServingSession::ChooseWay(const Options& options, const std::vector<Compi
 }
 
 void MsServingSession::MakeReplays(const Options& options, const std::vector<CompiledGraph>& graphs) {
-  std::shared_ptr<DnnlEngine> engine;
+  std::shared_ptr<WinogradChoice> choice;
   std::string problem;
   if (options.fuse.all || !options.fuse.batch_sizes.empty()) {
     if (options.kernel_threads != 1) {
       problem = "they are for kernel_threads 1";
     } else if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
-      engine = std::make_shared<DnnlEngine>(library);
+      choice = std::make_shared<WinogradChoice>(std::make_shared<DnnlEngine>(library), options.winograd);
     }
   }
-  size_t fused = 0;
+  size_t fused = 0, winograd = 0;
   std::vector<std::unique_ptr<GraphRunner>> runners;
   for (size_t i = 0; i < graphs.size(); ++i) {
     const bool fuse = options.fuse.Includes(options.phases[i].batch_size);
-    auto replay = std::make_unique<KernelReplay>(graphs[i], fuse ? engine : nullptr);
+    auto replay = std::make_unique<KernelReplay>(graphs[i], fuse ? choice : nullptr);
     fused = std::max(fused, replay->fused_convolutions());
+    winograd = std::max(winograd, replay->winograd_convolutions());
     runners.push_back(std::move(replay));
   }
+  if (choice != nullptr) choice->engine()->ForgetUnusedWeights();
   runners_ = std::move(runners);
   way_ = "kernel replay";
   if (fused > 0) way_ += ", " + std::to_string(fused) + (fused == 1 ? " convolution fused" : " convolutions fused");
+  if (winograd > 0) way_ += ", " + std::to_string(winograd) + " of them by Winograd's method";
   if (!problem.empty()) way_ += " (no fused convolutions: " + problem + ")";
 }
 
