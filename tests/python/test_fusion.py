@@ -9,13 +9,14 @@ import numpy as np
 import psutil
 import pytest
 
+from fused_nets import Chain, export, fused_convolutions, norm, opened
 from mindspore_serving.worker import _mindspore, fusion, way
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import load_model
 from mindspore_serving.worker.session_library import Session, SessionLibrary
 
 ms: Any = _mindspore.import_mindspore()
-from mindspore import Tensor, nn, ops  # noqa: E402
+from mindspore import nn, ops  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,31 +27,6 @@ def library() -> SessionLibrary:
     assert path is not None, "build the session library first: ./dev build"
     ms.set_device("CPU")
     return SessionLibrary(path)
-
-
-def norm(channels: int) -> Any:
-    """A batch normalization with numbers of its own, as after training."""
-    random = np.random.default_rng(channels)
-    made = nn.BatchNorm2d(channels)
-    for parameter, low, high in (
-        (made.gamma, 0.5, 2),
-        (made.beta, -1, 1),
-        (made.moving_mean, -1, 1),
-        (made.moving_variance, 0.2, 3),
-    ):
-        parameter.set_data(Tensor(random.uniform(low, high, channels).astype(np.float32)))
-    return made
-
-
-class Chain(nn.Cell):
-    """A convolution and what follows it."""
-
-    def __init__(self, *cells: Any):
-        super().__init__()
-        self.layers = nn.SequentialCell(*cells)
-
-    def construct(self, x):
-        return self.layers(x)
 
 
 class Residual(nn.Cell):
@@ -125,23 +101,6 @@ class LeNet(nn.Cell):
         return self.fc(self.flatten(self.pool(self.relu(self.c2(x)))))
 
 
-def export(path: Path, net: Any, *shapes: tuple[int, ...]) -> str:
-    net.set_train(False)
-    tensors = [Tensor(np.zeros(shape, np.float32)) for shape in shapes]
-    ms.export(net, *tensors, file_name=str(path / "model.mindir"), file_format="MINDIR")
-    return str(path / "model.mindir")
-
-
-def opened(library: SessionLibrary, model: Any, fuse: str = "all", **options: str) -> Session:
-    return library.open({**model.session_options, "kernel_threads": "1", **options, "fuse": fuse})
-
-
-def fused_count(session: Session) -> int:
-    name, _, rest = session.way.partition(", ")
-    assert name == "kernel replay"
-    return int(rest.split()[0]) if rest else 0
-
-
 IMAGE = (4, 3, 17, 23)
 WIDE = (2, 32, 9, 9)
 
@@ -183,7 +142,7 @@ def test_fused_convolutions_compute_what_mindspore_computes(
     assert model.batch_sizes[-1] == shape[0]
     inputs = random_inputs(model.inputs, 1, seed=5)
     with opened(library, model) as fused, opened(library, model, "none") as plain:
-        assert fused_count(fused) == expected
+        assert fused_convolutions(fused) == expected
         assert plain.way == "kernel replay"
         first: dict[int, list[np.ndarray]] = {}
         for size in [*model.batch_sizes, *model.batch_sizes[::-1]]:
@@ -276,7 +235,7 @@ def test_winograds_method_is_left_out_where_it_computes_something_else(
     model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
     if "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8").split():
         return
-    assert "convolutions are not computed by Winograd's method, because the result for batch size" in caplog.text
+    assert "Winograd's method is not used, because the result for batch size" in caplog.text
     assert tried.count("never") >= 1
     assert model.session_options.get("winograd") == ("never" if without == "right" else None)
     assert ("fuse" in model.session_options) == (without == "right")
@@ -289,7 +248,7 @@ def test_a_weight_that_is_an_input_is_not_fused(tmp_path: Path, library: Session
     assert "fuse" not in model.session_options
     inputs = random_inputs(model.inputs, 1)
     with opened(library, model) as session:
-        assert fused_count(session) == 0
+        assert fused_convolutions(session) == 0
         assert difference(model.python_run(inputs), session.run(inputs)) == ""
 
 
@@ -298,21 +257,68 @@ def test_chosen_batch_sizes_alone_are_fused(tmp_path: Path, library: SessionLibr
     model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1)
     inputs = random_inputs(model.inputs, 1)
     with opened(library, model, "1;4") as session, opened(library, model, "7") as none:
-        assert (fused_count(session), fused_count(none)) == (2, 0)
+        assert (fused_convolutions(session), fused_convolutions(none)) == (2, 0)
         for size in model.batch_sizes:
             rows = [array[:size] for array in inputs]
             assert difference(none.run(rows), session.run(rows)) == ""
 
 
-def test_several_threads_leave_convolutions_to_mindspore(tmp_path: Path, library: SessionLibrary):
+@pytest.mark.parametrize("net", [lambda: Residual(left=True, down=True), LeNet, SharedWeight])
+@pytest.mark.parametrize("threads", ["2", "3", "5"])
+def test_several_threads_compute_the_same(tmp_path: Path, library: SessionLibrary, net: Any, threads: str):
+    shape = {LeNet: (5, 1, 32, 32), SharedWeight: (4, 8, 40, 40)}.get(net, (4, 3, 63, 61))
+    path = export(tmp_path, net(), shape)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1)
+    inputs = random_inputs(model.inputs, 1, seed=7)
+    with opened(library, model) as one, opened(library, model, kernel_threads=threads) as several:
+        assert fused_convolutions(several) == fused_convolutions(one) > 0
+        for size in [*model.batch_sizes, *model.batch_sizes[::-1]] * 3:
+            rows = [array[:size] for array in inputs]
+            expected = [output.copy() for output in one.run(rows)]
+            assert difference(expected, several.run(rows)) == ""
+    library.open({**model.session_options, "kernel_threads": "1"}).close()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_with_several_threads_the_faster_form_is_taken_too(
+    tmp_path: Path, library: SessionLibrary, monkeypatch: pytest.MonkeyPatch, faster: bool
+):
+    tried = []
+
+    def best_runs(_sessions: Any, _inputs: Any, kernel_threads: int) -> list[float]:
+        tried.append(kernel_threads)
+        return [2e-3, 1e-3 if faster else 2e-3]
+
+    monkeypatch.setattr(fusion, "_best_runs", best_runs)
     path = export(tmp_path, Residual(), IMAGE)
     model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=2)
-    assert "fuse" not in model.session_options
-    with opened(library, model, kernel_threads="2") as session:
-        assert session.way == "kernel replay (no fused convolutions: they are for kernel_threads 1)"
+    assert set(tried) == {2}
+    assert ("fuse" in model.session_options) == faster
+    assert model.way.startswith("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    assert ("fused" in model.way) == faster
+    with opened(library, model, kernel_threads="0") as session:
+        assert session.way == "kernel replay (nothing is fused: kernel_threads must be given)"
     with pytest.raises(RuntimeError, match=r"'fuse' = 'some': not a number"):
         opened(library, model, "some")
     library.open({**model.session_options, "kernel_threads": "1"}).close()
+
+
+def test_what_one_thread_was_fused_for_is_tried_again_with_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    times = {1: [2e-3, 1e-3], 2: [2e-3, 2e-3]}
+    tried = []
+
+    def best_runs(_sessions: Any, _inputs: Any, kernel_threads: int) -> list[float]:
+        tried.append(kernel_threads)
+        return times[kernel_threads]
+
+    monkeypatch.setattr(fusion, "_best_runs", best_runs)
+    monkeypatch.setattr(way, "choose_kernel_threads", lambda *_, **__: 2)
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", compile_budget_s=0)
+    assert sorted(set(tried)) == [1, 2]
+    assert "fuse" not in model.session_options
+    assert model.session_options["kernel_threads"] == "2"
+    assert model.way == "kernel replay"
 
 
 @pytest.mark.parametrize("faster", [True, False])
@@ -326,8 +332,8 @@ def test_the_faster_form_is_taken_and_the_log_says_both_times(
     assert ("fuse" in model.session_options) == faster
     assert model.way.startswith("kernel replay, 2 convolutions fused" if faster else "kernel replay")
     assert ("fused" in model.way) == faster
-    expected = "a run takes 2.000 ms, with fused convolutions " + ("1.000 ms" if faster else "1.990 ms")
-    assert f"batch size 4: {expected}" in caplog.text
+    expected = "a run takes 2.0000 ms, with fused layers " + ("1.0000 ms" if faster else "1.9900 ms")
+    assert f"batch size 4, kernel threads 1: {expected}" in caplog.text
 
 
 def test_a_run_that_takes_too_long_to_try_follows_the_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -353,7 +359,7 @@ def test_a_fused_result_that_disagrees_is_not_used(
     assert "fuse" not in model.session_options
     assert model.way == "kernel replay"
     assert 4 in model.batch_sizes
-    assert "convolutions are not fused, because the result for batch size" in caplog.text
+    assert "layers are not fused, because the result for batch size" in caplog.text
 
 
 def test_sessions_give_back_their_memory(tmp_path: Path, library: SessionLibrary):
@@ -364,7 +370,7 @@ def test_sessions_give_back_their_memory(tmp_path: Path, library: SessionLibrary
     def resident_after(sessions: int) -> int:
         for _ in range(sessions):
             with opened(library, model) as session:
-                assert fused_count(session) == 1
+                assert fused_convolutions(session) == 1
                 session.run(inputs)
         gc.collect()
         return int(psutil.Process().memory_info().rss)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
-from mindspore_serving.worker.fusion import choose_fusion
+from mindspore_serving.worker.fusion import FUSABLE_OPERATORS, choose_fusion
 from mindspore_serving.worker.kernel_pool import choose_kernel_threads, one_thread_is_possible
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
@@ -86,14 +86,19 @@ def choose_way(
             if not problem:
                 options = {"phases": model.phases, **options}
                 one_thread = kernel_threads == 1 or (kernel_threads == 0 and one_thread_is_possible())
-                if way == "auto" and model.way != BACKEND_RUN and one_thread and group.size == 1 and not stateful:
-                    _choose_fusion(model, signature, library[1], options, trial)
+                can_fuse = way == "auto" and model.way != BACKEND_RUN and group.size == 1 and not stateful
+                if can_fuse and one_thread:
+                    _choose_fusion(model, signature, library[1], options, trial, 1)
                 if kernel_threads == 0 and device == "CPU" and not stateful:
                     options["kernel_threads"] = str(
                         choose_kernel_threads(library[1], options, trial.inputs, group=group)
                     )
+                threads = int(options.get("kernel_threads", 0))
+                if can_fuse and threads > 1:
+                    _choose_fusion(model, signature, library[1], options, trial, threads)
                 if "fuse" in options:
-                    _settle_fusion(model, library[1], options)
+                    with library[1].open(options) as session:
+                        model.way = session.way
                 model.session_library = library[0]
                 model.session_options = options
                 _name_outputs(model, signature)
@@ -109,9 +114,16 @@ def choose_way(
 
 
 def _choose_fusion(
-    model: LoadedModel, signature: MindIR, library: SessionLibrary, options: dict[str, str], trial: _Trial
+    model: LoadedModel,
+    signature: MindIR,
+    library: SessionLibrary,
+    options: dict[str, str],
+    trial: _Trial,
+    kernel_threads: int,
 ) -> None:
-    if "Conv2D" not in signature.operators:
+    for name in ("fuse", "winograd"):
+        options.pop(name, None)
+    if FUSABLE_OPERATORS.isdisjoint(signature.operators):
         return
     chosen = choose_fusion(
         model.model_file,
@@ -120,18 +132,9 @@ def _choose_fusion(
         model.batch_sizes or [0],
         lambda size: _rows(model, trial.inputs, size),
         lambda size, outputs: difference([_first_rows(model, o, size) for o in trial.outputs], outputs),
+        kernel_threads,
     )
     options.update(chosen)
-
-
-def _settle_fusion(model: LoadedModel, library: SessionLibrary, options: dict[str, str]) -> None:
-    """Fused steps run in one thread: where several are faster, MindSpore's kernels have them."""
-    if options["kernel_threads"] != "1":
-        for name in ("fuse", "winograd"):
-            options.pop(name, None)
-        return
-    with library.open(options) as session:
-        model.way = session.way
 
 
 def _first_rows(model: LoadedModel, output: np.ndarray, size: int) -> np.ndarray:

@@ -2,33 +2,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <vector>
 
+#include "session/libraries/mindspore/graph_nodes.h"
+
 namespace msserving::mindspore_session {
-
-constexpr size_t kNoNode = SIZE_MAX;
-
-enum class NodeKind {
-  kOther,
-  kConvolution,  // of operand 0 with constant weights
-  kAffine,       // operand 0, each channel times a constant plus a constant: BatchNorm in inference, BiasAdd
-  kAdd,          // of two operands of its output's shape
-  kRelu,
-  kRelu6,
-};
-
-// An output of a node, or (node is kNoNode) a value from outside the graph.
-struct GraphValue {
-  size_t node = kNoNode;
-  size_t output = 0;
-};
-
-struct GraphNode {
-  NodeKind kind = NodeKind::kOther;
-  std::vector<GraphValue> operands;
-  bool writes_in_place = false;  // into memory that another node has written
-};
 
 // A convolution and what follows it, in this order. Run when its last node would run.
 struct ConvolutionGroup {

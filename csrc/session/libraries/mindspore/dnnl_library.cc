@@ -10,6 +10,8 @@ bool RunsInCallingThread(unsigned runtime) {
   return runtime == DNNL_RUNTIME_SEQ || runtime == DNNL_RUNTIME_THREADPOOL || runtime == DNNL_RUNTIME_NONE;
 }
 
+constexpr int kOtherThreadsMinor = 14;  // the first version with another DnnlThreads
+
 struct Found {
   DnnlLibrary library;
   std::string problem;
@@ -37,6 +39,9 @@ struct Found {
     } else if (version->cpu_runtime == DNNL_RUNTIME_THREADPOOL) {
       look_up("dnnl_threadpool_interop_get_max_concurrency", &library.get_max_concurrency);
       look_up("dnnl_threadpool_interop_set_max_concurrency", &library.set_max_concurrency);
+      if (version->minor < kOtherThreadsMinor) {
+        look_up("dnnl_threadpool_interop_stream_create", &library.stream_create_threadpool);
+      }
     }
   }
 };

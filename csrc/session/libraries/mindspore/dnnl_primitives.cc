@@ -30,18 +30,18 @@ std::vector<int64_t> LeftOut(std::vector<int64_t> dilations) {
   return dilations;
 }
 
-// Primitives that are made while this lives are made for one thread.
-class OneThread {
+// Primitives that are made while this lives are made for so many threads.
+class ForThreads {
  public:
-  explicit OneThread(const DnnlLibrary* library) : library_(library) {
+  ForThreads(const DnnlLibrary* library, int threads) : library_(library) {
     if (library_->get_max_concurrency == nullptr || library_->get_max_concurrency(&before_) != dnnl_success) return;
-    library_->set_max_concurrency(1);
+    library_->set_max_concurrency(threads);
   }
-  ~OneThread() {
+  ~ForThreads() {
     if (before_ > 0) library_->set_max_concurrency(before_);
   }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
+  ForThreads(const ForThreads&) = delete;
+  ForThreads& operator=(const ForThreads&) = delete;
 
  private:
   const DnnlLibrary* library_;
@@ -79,9 +79,12 @@ class DnnlEngine::Description {
   dnnl_primitive_desc_t handle = nullptr;
 };
 
-DnnlEngine::DnnlEngine(const DnnlLibrary* library) : library_(library) {
+DnnlEngine::DnnlEngine(const DnnlLibrary* library, std::shared_ptr<DnnlThreads> threads)
+    : library_(library), threads_(std::move(threads)) {
   Check(library_->engine_create(&engine_, dnnl_cpu, 0), "dnnl_engine_create");
-  if (library_->stream_create(&stream_, engine_, dnnl_stream_default_flags) != dnnl_success) {
+  const auto status = threads_ == nullptr ? library_->stream_create(&stream_, engine_, dnnl_stream_default_flags)
+                                          : library_->stream_create_threadpool(&stream_, engine_, threads_.get());
+  if (status != dnnl_success) {
     library_->engine_destroy(engine_);
     throw std::runtime_error("oneDNN: dnnl_stream_create failed");
   }
@@ -154,7 +157,7 @@ Primitive DnnlEngine::Finish(const Description& description) const {
 }
 
 Primitive DnnlEngine::MakeReorder(const Layout& from, const Layout& to) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   Description description(library_);
   Check(library_->reorder_primitive_desc_create(&description.handle, from.get(), engine_, to.get(), engine_,
                                                 description.attributes),
@@ -163,7 +166,7 @@ Primitive DnnlEngine::MakeReorder(const Layout& from, const Layout& to) {
 }
 
 Primitive DnnlEngine::MakeMaxPooling(const WindowSpec& spec, const Layout& source) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   Description description(library_);
   const Layout destination = Tagged(spec.destination, dnnl_format_tag_any);
   const auto status = library_->pooling_forward_primitive_desc_create(
@@ -175,7 +178,7 @@ Primitive DnnlEngine::MakeMaxPooling(const WindowSpec& spec, const Layout& sourc
 }
 
 Primitive DnnlEngine::MakeConvolution(const ConvolutionSpec& spec) {
-  const OneThread one_thread(library_);
+  const ForThreads for_threads(library_, thread_count());
   const WindowSpec& window = spec.window;
   Description description(library_);
   const Layout source = Tagged(window.source, dnnl_format_tag_any);
@@ -186,19 +189,7 @@ Primitive DnnlEngine::MakeConvolution(const ConvolutionSpec& spec) {
   const Layout weights = Tagged(dims, dnnl_format_tag_any);
   const Layout bias = spec.shift.empty() ? nullptr : Plain({outputs});
 
-  dnnl_post_ops_t operations = nullptr;
-  Check(library_->post_ops_create(&operations), "dnnl_post_ops_create");
-  const std::unique_ptr<dnnl_post_ops, decltype(library_->post_ops_destroy)> owner(operations,
-                                                                                   library_->post_ops_destroy);
-  if (spec.has_residual) {
-    Check(library_->post_ops_append_binary(operations, dnnl_binary_add, destination.get()), "a sum behind another");
-  }
-  if (spec.activation == Activation::kRelu) {
-    Check(library_->post_ops_append_eltwise(operations, dnnl_eltwise_relu, 0, 0), "ReLU behind another");
-  } else if (spec.activation == Activation::kRelu6) {
-    Check(library_->post_ops_append_eltwise(operations, dnnl_eltwise_clip, 0, 6), "ReLU6 behind another");
-  }
-  Check(library_->primitive_attr_set_post_ops(description.attributes, operations), "dnnl_primitive_attr_set_post_ops");
+  SetPostOps(description, spec.has_residual ? destination : nullptr, spec.activation);
   const auto status = library_->convolution_forward_primitive_desc_create(
       &description.handle, engine_, dnnl_forward_inference, dnnl_convolution_direct, source.get(), weights.get(),
       bias.get(), destination.get(), Dims(window.strides).dims, Dims(LeftOut(window.dilations)).dims,
@@ -210,38 +201,86 @@ Primitive DnnlEngine::MakeConvolution(const ConvolutionSpec& spec) {
         Copy(description.Query(dnnl_query_exec_arg_md, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1));
     if (primitive.residual == nullptr) return {};
   }
-  primitive.constants.emplace_back(DNNL_ARG_WEIGHTS,
-                                   WeightsIn(Copy(description.Query(dnnl_query_weights_md, 0)), spec, dims));
+  primitive.constants.emplace_back(DNNL_ARG_WEIGHTS, WeightsIn(Copy(description.Query(dnnl_query_weights_md, 0)),
+                                                               spec.weights, Plain(dims), spec.scale));
   if (bias != nullptr) primitive.constants.emplace_back(DNNL_ARG_BIAS, OwnMemory(bias, spec.shift.data()));
   return primitive;
+}
+
+Primitive DnnlEngine::MakeDense(const DenseSpec& spec) {
+  const ForThreads for_threads(library_, thread_count());
+  Description description(library_);
+  const std::vector<int64_t> dims{spec.outputs, spec.inputs};
+  const Layout source = Plain({spec.rows, spec.inputs});
+  const Layout destination = Plain({spec.rows, spec.outputs});
+  const Layout weights = Tagged(dims, dnnl_format_tag_any);
+  const Layout bias = spec.bias.empty() ? nullptr : Plain({spec.outputs});
+  SetPostOps(description, nullptr, spec.activation);
+  const auto status = library_->inner_product_forward_primitive_desc_create(
+      &description.handle, engine_, dnnl_forward_inference, source.get(), weights.get(), bias.get(), destination.get(),
+      description.attributes);
+  if (status != dnnl_success || description.IsReference()) return {};
+  Primitive primitive = Finish(description);
+  const Layout given = Tagged(dims, spec.weights_are_transposed ? dnnl_ab : dnnl_ba);
+  const Layout wanted = Copy(description.Query(dnnl_query_weights_md, 0));
+  primitive.constants.emplace_back(DNNL_ARG_WEIGHTS, Equal(given, wanted)
+                                                         ? MakeMemory(given, const_cast<float*>(spec.weights))
+                                                         : WeightsIn(wanted, spec.weights, given, {}));
+  if (bias != nullptr) primitive.constants.emplace_back(DNNL_ARG_BIAS, OwnMemory(bias, spec.bias.data()));
+  return primitive;
+}
+
+void DnnlEngine::SetPostOps(const Description& description, const Layout& residual, Activation activation) const {
+  dnnl_post_ops_t operations = nullptr;
+  Check(library_->post_ops_create(&operations), "dnnl_post_ops_create");
+  const std::unique_ptr<dnnl_post_ops, decltype(library_->post_ops_destroy)> owner(operations,
+                                                                                   library_->post_ops_destroy);
+  if (residual != nullptr) {
+    Check(library_->post_ops_append_binary(operations, dnnl_binary_add, residual.get()), "a sum behind another");
+  }
+  const auto append = [&](dnnl_alg_kind_t function, float alpha, float beta) {
+    Check(library_->post_ops_append_eltwise(operations, function, alpha, beta), "an activation behind another");
+  };
+  switch (activation) {
+    case Activation::kNone: break;
+    case Activation::kRelu: append(dnnl_eltwise_relu, 0, 0); break;
+    case Activation::kRelu6: append(dnnl_eltwise_clip, 0, 6); break;
+    case Activation::kSigmoid: append(dnnl_eltwise_logistic, 0, 0); break;
+    case Activation::kTanh: append(dnnl_eltwise_tanh, 0, 0); break;
+    case Activation::kGelu: append(dnnl_eltwise_gelu_tanh, 0, 0); break;
+  }
+  Check(library_->primitive_attr_set_post_ops(description.attributes, operations), "dnnl_primitive_attr_set_post_ops");
 }
 
 void DnnlEngine::ForgetUnusedWeights() {
   weights_.remove_if([](const Weights& kept) { return kept.memory.use_count() == 1; });
 }
 
-std::shared_ptr<dnnl_memory> DnnlEngine::WeightsIn(const Layout& layout, const ConvolutionSpec& spec,
-                                                   const std::vector<int64_t>& dims) {
+std::shared_ptr<dnnl_memory> DnnlEngine::WeightsIn(const Layout& layout, const float* weights, const Layout& from,
+                                                   const std::vector<float>& scale) {
   for (const Weights& kept : weights_) {
-    if (kept.plain == spec.weights && kept.scale == spec.scale && Equal(kept.layout, layout)) return kept.memory;
+    if (kept.plain == weights && kept.scale == scale && Equal(kept.from, from) && Equal(kept.layout, layout)) {
+      return kept.memory;
+    }
   }
-  size_t count = 1;
-  for (const int64_t dim : dims) count *= static_cast<size_t>(dim);
-  std::vector<float> folded(spec.weights, spec.weights + count);
-  const size_t each = spec.scale.empty() ? 0 : count / spec.scale.size();
-  for (size_t i = 0; each > 0 && i < count; ++i) folded[i] *= spec.scale[i / each];
-  const Layout plain = Plain(dims);
-  const auto from = MakeMemory(plain, folded.data());
+  std::vector<float> folded;
+  if (!scale.empty()) {
+    const size_t count = Bytes(from) / sizeof(float);
+    const size_t each = count / scale.size();
+    folded.assign(weights, weights + count);
+    for (size_t i = 0; i < count; ++i) folded[i] *= scale[i / each];
+  }
+  const auto source = MakeMemory(from, scale.empty() ? const_cast<float*>(weights) : folded.data());
   auto to = OwnMemory(layout);
-  const Primitive reorder = MakeReorder(plain, layout);
-  std::vector<dnnl_exec_arg_t> arguments{{DNNL_ARG_FROM, from.get()}, {DNNL_ARG_TO, to.get()}};
+  const Primitive reorder = MakeReorder(from, layout);
+  std::vector<dnnl_exec_arg_t> arguments{{DNNL_ARG_FROM, source.get()}, {DNNL_ARG_TO, to.get()}};
   std::shared_ptr<dnnl_memory> scratchpad;
   if (reorder.scratchpad != nullptr) {
     scratchpad = OwnMemory(reorder.scratchpad);
     arguments.push_back({DNNL_ARG_SCRATCHPAD, scratchpad.get()});
   }
   if (!Execute(reorder, arguments)) throw std::runtime_error("oneDNN: weights cannot be put into its layout");
-  weights_.push_back({spec.weights, spec.scale, layout, to});
+  weights_.push_back({weights, scale, from, layout, to});
   return to;
 }
 

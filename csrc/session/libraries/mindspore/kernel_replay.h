@@ -1,9 +1,10 @@
 // Way 1: the kernels that MindSpore compiled are launched one after the other from the calling thread, with no runtime
 // in between. For graphs whose shapes are all known and that have no control flow, no state and no side effects.
-// Given an engine, a convolution and what follows it become one step that oneDNN runs in its own layout, or, where the
-// chooser has one, Winograd's method.
+// Given an engine, a convolution or a dense layer and what follows it become one step that oneDNN runs, or,
+// where the choice has one, Winograd's method.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <utility>
@@ -13,23 +14,30 @@
 #include "session/libraries/mindspore/buffer_plan.h"
 #include "session/libraries/mindspore/compiled_graph.h"
 #include "session/libraries/mindspore/convolution_groups.h"
+#include "session/libraries/mindspore/dense_groups.h"
 #include "session/libraries/mindspore/dnnl_primitives.h"
 #include "session/libraries/mindspore/types.h"
 #include "session/libraries/mindspore/winograd_choice.h"
 
 namespace msserving::mindspore_session {
 
+// How many of a graph's operators run together with what follows them.
+struct FusedCounts {
+  size_t convolutions = 0;
+  size_t dense_layers = 0;
+  size_t winograd = 0;  // of the convolutions: by Winograd's method
+};
+
 class KernelReplay : public GraphRunner {
  public:
-  // Throws WrongWay with the reason if the graph needs MindSpore's runtime. Without an engine nothing is fused.
+  // Throws WrongWay with the reason if the graph needs MindSpore's runtime. Without a choice nothing is fused.
   explicit KernelReplay(CompiledGraph graph, std::shared_ptr<WinogradChoice> choice = nullptr);
 
   size_t ScratchBytes() const override { return plan_.bytes; }
   void SetScratch(void* memory) override;
   void Run(const MsServingTensor* inputs, MsServingTensor* outputs) override;
 
-  size_t fused_convolutions() const { return fused_convolutions_; }
-  size_t winograd_convolutions() const { return winograd_convolutions_; }
+  const FusedCounts& fused() const { return fused_counts_; }
 
  private:
   using KernelTensor = mindspore::kernel::KernelTensor;
@@ -67,7 +75,7 @@ class KernelReplay : public GraphRunner {
 
   // A group of nodes that runs as one primitive, or, where there is one, as `winograd` in the primitive's layouts.
   struct Fused {
-    ConvolutionGroup group;
+    Value source, residual;
     Primitive primitive;
     std::shared_ptr<const WinogradConvolution> winograd;
   };
@@ -94,10 +102,11 @@ class KernelReplay : public GraphRunner {
   // kernel_replay_fused.cc
   void FindFused();
   std::vector<GraphNode> DescribeNodes();
-  NodeKind KindOf(const mindspore::CNodePtr& node);
+  NodeKind ImageKindOf(const mindspore::CNodePtr& node);
   const float* ConstantOperand(const mindspore::CNodePtr& node, size_t index);
+  bool Fuse(const std::vector<size_t>& members, size_t last, const std::function<Fused()>& make);
   ConvolutionSpec SpecOf(const ConvolutionGroup& group);
-  Fused MakeFused(const ConvolutionGroup& group);
+  Fused MakeConvolution(const ConvolutionGroup& group);
   bool AddFusedStep(size_t index, const mindspore::CNodePtr& node);
   bool AddPooling(const mindspore::CNodePtr& node);
   Place PlaceIn(const Value& value, const Layout& layout);
@@ -105,6 +114,11 @@ class KernelReplay : public GraphRunner {
   void AddWinograd(const std::shared_ptr<const WinogradConvolution>& winograd, WinogradPlaces places);
   void MakePlain(const Value& value);
   void RunWinograd(const Step& step, const MsServingTensor* inputs) const;
+
+  // kernel_replay_dense.cc
+  NodeKind MatrixKindOf(const mindspore::CNodePtr& node);
+  bool IsVectorFor(const mindspore::CNodePtr& node, size_t index);
+  Fused MakeDense(const DenseGroup& group);
 
   const std::shared_ptr<WinogradChoice> choice_;  // null: nothing is fused
   const std::shared_ptr<DnnlEngine> engine_;      // the choice's
@@ -123,8 +137,7 @@ class KernelReplay : public GraphRunner {
   std::vector<bool> is_in_group_;                                         // by position: run by a primitive
   std::map<Value, std::vector<std::pair<Layout, Place>>> layouts_;        // of values that primitives read or write
   std::vector<std::pair<std::shared_ptr<dnnl_memory>, Place>> memories_;  // whose data is set later
-  size_t fused_convolutions_ = 0;
-  size_t winograd_convolutions_ = 0;
+  FusedCounts fused_counts_;
   char* scratch_ = nullptr;
 };
 

@@ -1,4 +1,4 @@
-// The part of KernelReplay that gives convolutions, and the poolings between them, to oneDNN.
+// The part of KernelReplay that gives groups of nodes, and the poolings between convolutions, to oneDNN.
 
 #include <algorithm>
 #include <cmath>
@@ -6,9 +6,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "include/backend/common/kernel_graph/anf_runtime_algorithm.h"
-#include "include/utils/anfalgo.h"
 #include "session/libraries/mindspore/kernel_replay.h"
+#include "session/libraries/mindspore/node_reading.h"
 
 namespace msserving::mindspore_session {
 
@@ -18,46 +17,9 @@ using RuntimeAlgo = ms::AnfAlgo;
 
 namespace {
 
-using Longs = std::vector<int64_t>;
-
-// An attribute of a node, if there is one of this type.
-template <typename T>
-std::optional<T> Attribute(const ms::CNodePtr& node, const char* name) {
-  const auto value = Algo::GetCNodePrimitive(node)->GetAttr(name);
-  if (value == nullptr) return std::nullopt;
-  try {
-    return ms::GetValue<T>(value);
-  } catch (const std::exception&) {
-    return std::nullopt;
-  }
-}
-
-// An operand that is a constant number, if it is one of this type.
-template <typename Immediate>
-auto Number(const ms::CNodePtr& node, size_t index) -> std::optional<decltype(std::declval<Immediate>().value())> {
-  if (index >= Algo::GetInputTensorNum(node)) return std::nullopt;
-  const auto operand = Algo::GetPrevNodeOutput(node, index, false).first->cast<ms::ValueNodePtr>();
-  const auto number = operand == nullptr ? nullptr : operand->value()->cast<std::shared_ptr<Immediate>>();
-  if (number == nullptr) return std::nullopt;
-  return number->value();
-}
-
-bool IsFloat32(const ms::AnfNodePtr& node, size_t output) {
-  return RuntimeAlgo::GetOrCreateOutputKernelTensor(node, output)->dtype_id() == ms::kNumberTypeFloat32;
-}
-
-Longs ShapeOf(const ms::AnfNodePtr& node, size_t output) {
-  return RuntimeAlgo::GetOrCreateOutputKernelTensor(node, output)->GetShapeVector();
-}
-
-Longs OperandShape(const ms::CNodePtr& node, size_t index) {
+std::pair<ms::AnfNodePtr, size_t> OperandOf(const ms::CNodePtr& node, size_t index) {
   const auto previous = Algo::GetPrevNodeOutput(node, index, false);
-  return ShapeOf(previous.first, previous.second);
-}
-
-bool OperandIsFloat32(const ms::CNodePtr& node, size_t index) {
-  const auto previous = Algo::GetPrevNodeOutput(node, index, false);
-  return IsFloat32(previous.first, previous.second);
+  return {previous.first, previous.second};
 }
 
 // Of images in NCHW order, none of them empty.
@@ -133,8 +95,7 @@ bool IsAddOfSameShapes(const ms::CNodePtr& node) {
 
 // The data of an operand that is a float32 weight or constant; null if it is none.
 const float* KernelReplay::ConstantOperand(const ms::CNodePtr& node, size_t index) {
-  const auto previous = Algo::GetPrevNodeOutput(node, index, false);
-  const Value value{previous.first, previous.second};
+  const Value value = OperandOf(node, index);
   const auto value_node = value.first->cast<ms::ValueNodePtr>();
   if (tensors_.count(value) == 0 && (value_node == nullptr || !value_node->value()->isa<ms::tensor::Tensor>())) {
     return nullptr;
@@ -144,7 +105,7 @@ const float* KernelReplay::ConstantOperand(const ms::CNodePtr& node, size_t inde
   return static_cast<const float*>(tensor.place.constant);
 }
 
-NodeKind KernelReplay::KindOf(const ms::CNodePtr& node) {
+NodeKind KernelReplay::ImageKindOf(const ms::CNodePtr& node) {
   const std::string name = Algo::GetCNodeName(node);
   if (name == "Conv2D") {
     return ReadConvolution(node) && ConstantOperand(node, 1) != nullptr ? NodeKind::kConvolution : NodeKind::kOther;
@@ -175,7 +136,8 @@ std::vector<GraphNode> KernelReplay::DescribeNodes() {
   for (size_t i = 0; i < order.size(); ++i) positions[order[i]] = i;
   std::vector<GraphNode> nodes(order.size());
   for (size_t i = 0; i < order.size(); ++i) {
-    nodes[i].kind = KindOf(order[i]);
+    nodes[i].kind = ImageKindOf(order[i]);
+    if (nodes[i].kind == NodeKind::kOther) nodes[i].kind = MatrixKindOf(order[i]);
     for (size_t input = 0; input < Algo::GetInputTensorNum(order[i]); ++input) {
       const auto previous = Algo::GetPrevNodeOutput(order[i], input, false);
       const auto found = positions.find(previous.first);
@@ -198,22 +160,41 @@ void KernelReplay::FindFused() {
     if (found != positions.end()) outputs.push_back({found->second, value.second});
   }
   is_in_group_.assign(order.size(), false);
-  for (const ConvolutionGroup& group : FindConvolutionGroups(DescribeNodes(), outputs)) {
-    Fused fused;
-    try {
-      fused = MakeFused(group);
-    } catch (const std::runtime_error&) {
-      continue;  // not for oneDNN: MindSpore's kernels stay
-    }
-    if (fused.winograd == nullptr && fused.primitive.handle == nullptr) continue;
-    is_in_group_[group.convolution] = true;
-    for (const size_t node : group.affine) is_in_group_[node] = true;
-    if (group.add != kNoNode) is_in_group_[group.add] = true;
-    if (group.activation != kNoNode) is_in_group_[group.activation] = true;
-    ++fused_convolutions_;
-    if (fused.winograd != nullptr) ++winograd_convolutions_;
-    fused_[group.last] = std::move(fused);
+  const std::vector<GraphNode> nodes = DescribeNodes();
+  for (const ConvolutionGroup& group : FindConvolutionGroups(nodes, outputs)) {
+    std::vector<size_t> members = group.affine;
+    members.push_back(group.convolution);
+    if (group.add != kNoNode) members.push_back(group.add);
+    if (group.activation != kNoNode) members.push_back(group.activation);
+    if (!Fuse(members, group.last, [&] { return MakeConvolution(group); })) continue;
+    Fused& fused = fused_[group.last];
+    fused.source = OperandOf(order[group.convolution], 0);
+    if (group.add != kNoNode) fused.residual = OperandOf(order[group.add], group.residual);
+    ++fused_counts_.convolutions;
+    if (fused.winograd != nullptr) ++fused_counts_.winograd;
   }
+  for (const DenseGroup& group : FindDenseGroups(nodes, outputs)) {
+    std::vector<size_t> members{group.dense};
+    for (const DenseGroup::Bias& bias : group.biases) members.push_back(bias.node);
+    if (group.activation != kNoNode) members.push_back(group.activation);
+    if (!Fuse(members, group.last, [&] { return MakeDense(group); })) continue;
+    fused_[group.last].source = OperandOf(order[group.dense], 0);
+    ++fused_counts_.dense_layers;
+  }
+}
+
+// False: not for oneDNN, and MindSpore's kernels stay.
+bool KernelReplay::Fuse(const std::vector<size_t>& members, size_t last, const std::function<Fused()>& make) {
+  Fused fused;
+  try {
+    fused = make();
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+  if (fused.winograd == nullptr && fused.primitive.handle == nullptr) return false;
+  for (const size_t member : members) is_in_group_[member] = true;
+  fused_[last] = std::move(fused);
+  return true;
 }
 
 // What follows the convolution is folded into its weights and its bias, or done to its sums before they are stored.
@@ -253,9 +234,10 @@ ConvolutionSpec KernelReplay::SpecOf(const ConvolutionGroup& group) {
   return spec;
 }
 
-KernelReplay::Fused KernelReplay::MakeFused(const ConvolutionGroup& group) {
+KernelReplay::Fused KernelReplay::MakeConvolution(const ConvolutionGroup& group) {
   const ConvolutionSpec spec = SpecOf(group);
-  Fused fused{group, {}, choice_->Choose(spec)};
+  Fused fused;
+  fused.winograd = choice_->Choose(spec);
   if (fused.winograd == nullptr) {
     fused.primitive = engine_->MakeConvolution(spec);
     return fused;
@@ -271,25 +253,22 @@ bool KernelReplay::AddFusedStep(size_t index, const ms::CNodePtr& node) {
   if (!is_in_group_[index]) return AddPooling(node);
   const auto found = fused_.find(index);
   if (found == fused_.end()) return true;  // runs with the group's last node
-  const auto& order = graph_.kernel_graph->execution_order();
-  const auto& [group, primitive, winograd] = found->second;
-  const auto source = Algo::GetPrevNodeOutput(order[group.convolution], 0, false);
+  const auto& [source, residual, primitive, winograd] = found->second;
   WinogradPlaces places;
-  places.source = PlaceIn({source.first, source.second}, primitive.source);
-  std::vector<Operand> operands{{DNNL_ARG_SRC, primitive.source, places.source}};
-  if (group.add != kNoNode) {
-    const auto residual = Algo::GetPrevNodeOutput(order[group.add], group.residual, false);
-    places.residual = PlaceIn({residual.first, residual.second}, primitive.residual);
+  places.source = PlaceIn(source, primitive.source);
+  if (primitive.residual != nullptr) places.residual = PlaceIn(residual, primitive.residual);
+  places.destination.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
+  layouts_[{node, 0}] = {{primitive.destination, places.destination}};
+  if (winograd != nullptr) {
+    AddWinograd(winograd, places);
+    return true;
+  }
+  std::vector<Operand> operands{{DNNL_ARG_SRC, primitive.source, places.source},
+                                {DNNL_ARG_DST, primitive.destination, places.destination}};
+  if (primitive.residual != nullptr) {
     operands.push_back({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, primitive.residual, places.residual});
   }
-  places.destination.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
-  operands.push_back({DNNL_ARG_DST, primitive.destination, places.destination});
-  layouts_[{node, 0}] = {{primitive.destination, places.destination}};
-  if (winograd == nullptr) {
-    AddPrimitive(primitive, std::move(operands));
-  } else {
-    AddWinograd(winograd, places);
-  }
+  AddPrimitive(primitive, std::move(operands));
   return true;
 }
 
@@ -318,8 +297,7 @@ void KernelReplay::RunWinograd(const Step& step, const MsServingTensor* inputs) 
 bool KernelReplay::AddPooling(const ms::CNodePtr& node) {
   const auto spec = ReadMaxPooling(node);
   if (!spec) return false;
-  const auto previous = Algo::GetPrevNodeOutput(node, 0, false);
-  const Value source{previous.first, previous.second};
+  const Value source = OperandOf(node, 0);
   const auto found = layouts_.find(source);
   if (found == layouts_.end() || tensors_.count(source) != 0) return false;
   const auto [layout, source_place] = found->second.front();

@@ -22,7 +22,7 @@ struct PhaseOption {
   std::string phase;       // the key of the compiled graph in MindSpore's graph executor
 };
 
-// Which graphs have their convolutions fused with what follows them.
+// Which graphs have their layers fused with what follows them.
 struct Fuse {
   bool all = false;
   std::vector<int64_t> batch_sizes;
@@ -42,7 +42,7 @@ struct Options {
   std::vector<PhaseOption> phases;  // option `phases`: "1:<phase>;4:<phase>" or "0:<phase>"; ascending
   Way way = Way::kAuto;             // option `way`: auto, replay or run
   int kernel_threads = 0;           // option `kernel_threads`: size of MindSpore's kernel pool; 0: leave as it is
-  Fuse fuse;                        // option `fuse`: none, all, or batch sizes, e.g. "1;4"; with kernel_threads 1 alone
+  Fuse fuse;                        // option `fuse`: none, all, or batch sizes, e.g. "1;4"; needs kernel_threads
   Winograd winograd = Winograd::kMeasured;  // option `winograd`: measured, never, 2 or 4
   bool leave_when_spoilt = false;  // option `leave_when_spoilt`: "1" ends the process by SIGTERM when a graph is spoilt
   std::string mindspore_version;   // option `mindspore_version`: what runs in this process; must be given

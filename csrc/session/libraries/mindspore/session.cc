@@ -55,6 +55,19 @@ std::vector<std::unique_ptr<GraphRunner>> MakeRunners(const std::vector<Compiled
   return runners;
 }
 
+std::string Told(const FusedCounts& fused) {
+  std::string text;
+  const auto add = [&](size_t count, const char* one, const char* many) {
+    if (count == 0) return;
+    text += (text.empty() ? ", " : " and ") + std::to_string(count) + (count == 1 ? one : many);
+  };
+  add(fused.convolutions, " convolution", " convolutions");
+  add(fused.dense_layers, " dense layer", " dense layers");
+  if (!text.empty()) text += " fused";
+  if (fused.winograd > 0) text += ", " + std::to_string(fused.winograd) + " of them by Winograd's method";
+  return text;
+}
+
 constexpr int kLeaveExitCode = 70;  // EX_SOFTWARE
 
 // First line, without the decoration that MindSpore puts around its messages.
@@ -137,30 +150,37 @@ void MsServingSession::ChooseWay(const Options& options, const std::vector<Compi
 }
 
 void MsServingSession::MakeReplays(const Options& options, const std::vector<CompiledGraph>& graphs) {
+  std::shared_ptr<DnnlEngine> engine;
   std::shared_ptr<WinogradChoice> choice;
   std::string problem;
   if (options.fuse.all || !options.fuse.batch_sizes.empty()) {
-    if (options.kernel_threads != 1) {
-      problem = "they are for kernel_threads 1";
-    } else if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
-      choice = std::make_shared<WinogradChoice>(std::make_shared<DnnlEngine>(library), options.winograd);
+    if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
+      if (options.kernel_threads == 1) {
+        engine = std::make_shared<DnnlEngine>(library);
+      } else if (options.kernel_threads == 0) {
+        problem = "kernel_threads must be given";
+      } else if (library->stream_create_threadpool == nullptr) {
+        problem = "its oneDNN takes no threads of this interface";
+      } else {
+        engine = std::make_shared<DnnlEngine>(library, std::make_shared<KernelThreads>(options.kernel_threads));
+      }
     }
   }
-  size_t fused = 0, winograd = 0;
+  if (engine != nullptr) choice = std::make_shared<WinogradChoice>(engine, options.winograd);
+  FusedCounts fused;
   std::vector<std::unique_ptr<GraphRunner>> runners;
   for (size_t i = 0; i < graphs.size(); ++i) {
     const bool fuse = options.fuse.Includes(options.phases[i].batch_size);
     auto replay = std::make_unique<KernelReplay>(graphs[i], fuse ? choice : nullptr);
-    fused = std::max(fused, replay->fused_convolutions());
-    winograd = std::max(winograd, replay->winograd_convolutions());
+    fused.convolutions = std::max(fused.convolutions, replay->fused().convolutions);
+    fused.dense_layers = std::max(fused.dense_layers, replay->fused().dense_layers);
+    fused.winograd = std::max(fused.winograd, replay->fused().winograd);
     runners.push_back(std::move(replay));
   }
-  if (choice != nullptr) choice->engine()->ForgetUnusedWeights();
+  if (engine != nullptr) engine->ForgetUnusedWeights();
   runners_ = std::move(runners);
-  way_ = "kernel replay";
-  if (fused > 0) way_ += ", " + std::to_string(fused) + (fused == 1 ? " convolution fused" : " convolutions fused");
-  if (winograd > 0) way_ += ", " + std::to_string(winograd) + " of them by Winograd's method";
-  if (!problem.empty()) way_ += " (no fused convolutions: " + problem + ")";
+  way_ = "kernel replay" + Told(fused);
+  if (!problem.empty()) way_ += " (nothing is fused: " + problem + ")";
 }
 
 // An input that no kernel reads has the batch size of whichever phase was compiled last.

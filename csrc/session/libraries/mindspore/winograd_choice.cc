@@ -73,7 +73,7 @@ ConvolutionSpec PartOf(const ConvolutionSpec& spec) {
 }  // namespace
 
 std::shared_ptr<const WinogradConvolution> WinogradChoice::Choose(const ConvolutionSpec& spec) {
-  if (rule_ == Winograd::kNever || !HasWinograd()) return nullptr;
+  if (rule_ == Winograd::kNever || engine_->splits_work() || !HasWinograd()) return nullptr;
   const auto shape = ShapeOf(spec);
   if (!shape) return nullptr;
   const int tile = rule_ == Winograd::kTilesOf2 ? 2 : rule_ == Winograd::kTilesOf4 ? 4 : FastestTile(PartOf(spec));

@@ -19,9 +19,10 @@ class WinogradChoice {
   const std::shared_ptr<DnnlEngine>& engine() const { return engine_; }
 
   // Source, residual and destination in the layout DnnlEngine::ChannelsLast. Null if oneDNN shall compute it: the
-  // method does not fit, or (Winograd::kMeasured) is not faster than oneDNN, or oneDNN takes images in another layout
-  // here. What has been measured for a shape holds as long as the process lives, so that each session computes what the
-  // one has computed that was compared with MindSpore. Throws std::runtime_error if oneDNN fails.
+  // method does not fit, the engine splits its work among threads, or (Winograd::kMeasured) the method is not faster
+  // than oneDNN or oneDNN takes images in another layout here. What has been measured for a shape holds as long as the
+  // process lives, so that each session computes what the one has computed that was compared with MindSpore. Throws
+  // std::runtime_error if oneDNN fails.
   std::shared_ptr<const WinogradConvolution> Choose(const ConvolutionSpec& spec);
 
  private:
