@@ -61,7 +61,8 @@ BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
   if (!Ready()) {
     return batch;
   }
-  const int64_t now_ns = clock_.NowNs();
+  // The clock is read only for what asks for the time: a batch waits for none, and most items have no deadline.
+  int64_t now_ns = policy_.max_wait_us > 0 ? clock_.NowNs() : INT64_MIN;
   const BatchRelease reason = Reason(now_ns);
   const size_t room = std::min<size_t>(policy_.max_batch, items.size());
   while (size_ > 0 && batch.count < room) {
@@ -72,7 +73,8 @@ BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
     if (item->cancelled != nullptr && item->cancelled->load(std::memory_order_relaxed) != 0) {
       item->next = batch.cancelled;
       batch.cancelled = item;
-    } else if (item->deadline_ns <= now_ns) {
+    } else if (item->deadline_ns != kNoDeadline &&
+               item->deadline_ns <= (now_ns != INT64_MIN ? now_ns : now_ns = clock_.NowNs())) {
       item->next = batch.expired;
       batch.expired = item;
     } else {

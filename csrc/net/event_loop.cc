@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "base/spin_gate.h"
 #include "net/timer_heap.h"
@@ -44,7 +45,8 @@ struct EventLoop::State {
   std::vector<std::function<void()>> running;
 
   bool spins = false;
-  SpinGate gates[2];  // of waits for clients; of waits for what the hooks expect
+  bool asked = false;  // epoll, since the last wake-up before this one
+  SpinGate gates[2];   // of waits for clients; of waits for what the hooks expect
 
   bool Look(int64_t budget_ns, int64_t since_ns, const Clock& clock);
   uint64_t Expected() const;
@@ -60,6 +62,7 @@ struct EventLoop::State {
 };
 
 void EventLoop::State::Wait(bool may_block) {
+  asked = true;
   event_next = 0;
   event_count = epoll_wait(epoll.get(), events, kEventsPerWait, may_block ? -1 : 0);
   if (event_count < 0) {
@@ -94,15 +97,17 @@ uint64_t EventLoop::State::Expected() const {
   return expected;
 }
 
-// True: there is something to do, and what epoll had is in `events`. epoll is asked at least once.
+// True: there is something to do, and what epoll had is in `events`. Work that is there already is done without asking
+// epoll: an answer of a worker does not wait for a system call that finds nothing. But never twice in a row, so that
+// sockets wait for one wake-up at most, however quickly other work comes.
 bool EventLoop::State::Look(int64_t budget_ns, int64_t since_ns, const Clock& clock) {
   event_next = event_count = 0;
-  for (bool asked = false;; asked = true) {
+  for (bool may_skip = std::exchange(asked, false);; may_skip = true) {
     bool found = has_posted.load(std::memory_order_acquire) || stop.load(std::memory_order_acquire);
     for (size_t i = 0; i < hooks.size(); ++i) {
       found |= hooks[i] != nullptr && hooks[i]->OnLook();
     }
-    if (found && asked) {
+    if (found && may_skip) {
       return true;
     }
     Wait(false);

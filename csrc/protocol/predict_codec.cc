@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "protocol/instance_layout.h"
 #include "protocol/reply_summary.h"
 #include "protocol/tensor_wire.h"
 #include "protocol/wire.h"
@@ -212,7 +213,12 @@ Status ParseInstances(const RequestEnvelope& envelope, const MethodSignature& si
   out->tensors.resize(out->count * inputs);
   bool complete = true;
   TensorView* row = out->tensors.data();
+  InstanceLayout layout;
   for (const std::span<const uint8_t> instance : envelope.instances) {
+    if (layout.Fill(instance, row)) {
+      row += inputs;
+      continue;
+    }
     size_t guess = 0;
     Status status = ForEachItem(instance, [&](std::string_view name, const RawTensor& tensor) {
       const size_t input = FindInput(signature.inputs, name, guess);
@@ -228,8 +234,13 @@ Status ParseInstances(const RequestEnvelope& envelope, const MethodSignature& si
       out->Clear();
       return status;
     }
+    bool given = true;
     for (size_t i = 0; i < inputs; ++i) {
-      complete &= row[i].dtype != DataType::kUnknown;
+      given &= row[i].dtype != DataType::kUnknown;
+    }
+    complete &= given;
+    if (given && out->count > 1) {
+      layout.Learn(instance, {row, inputs});
     }
     row += inputs;
   }
@@ -258,16 +269,35 @@ class ReplyWriter {
 
   void BeginInstance(size_t size) { at_ = wire::WritePrefix(at_, 3, size); }
 
-  void Item(std::string_view name, const TensorView& view) {
+  // Returns where the tensor's content goes.
+  const uint8_t* Item(std::string_view name, const TensorView& view) {
     const ItemSizes size = SizeOfItem(name, view);
     at_ = wire::WritePrefix(at_, 1, size.entry);
     at_ = WriteItemHead(at_, name, view, size);
+    const uint8_t* const content = at_;
     if (view.bytes >= kSliceBytes) {
       out_->slices.push_back({static_cast<size_t>(at_ - begin_), view.data, view.bytes});
     } else {
       at_ = wire::WriteRaw(at_, view.data, view.bytes);
     }
+    return content;
   }
+
+  // An instance like the one before: its bytes again, but for the tensors' content.
+  void InstanceAgain(const uint8_t* before, std::span<const TensorView> outputs, std::span<const size_t> heads) {
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      at_ = wire::WriteRaw(at_, before, heads[i]);
+      before += heads[i];
+      if (outputs[i].bytes >= kSliceBytes) {
+        out_->slices.push_back({static_cast<size_t>(at_ - begin_), outputs[i].data, outputs[i].bytes});
+      } else {
+        at_ = wire::WriteRaw(at_, outputs[i].data, outputs[i].bytes);
+        before += outputs[i].bytes;
+      }
+    }
+  }
+
+  const uint8_t* at() const { return at_; }
 
   void Error(int code, std::string_view message, size_t size) {
     at_ = wire::WritePrefix(at_, 4, size);
@@ -291,6 +321,58 @@ size_t SizeOfInstance(const MethodSignature& signature, const InstanceResult& re
     size += wire::FieldSize(SizeOfItem(signature.outputs[i], result.outputs[i]).entry);
   }
   return size;
+}
+
+// Their encodings differ in nothing but the tensors' content.
+bool Alike(const InstanceResult& a, const InstanceResult& b) {
+  if (a.outputs.size() != b.outputs.size()) {
+    return false;
+  }
+  for (size_t i = 0; i < a.outputs.size(); ++i) {
+    const TensorView& x = a.outputs[i];
+    const TensorView& y = b.outputs[i];
+    if (x.bytes != y.bytes || x.dtype != y.dtype || x.rank != y.rank || !std::equal(x.dims, x.dims + x.rank, y.dims)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Bytes on the wire of an instance's field, without the tensors that become slices.
+size_t EncodedInstance(const MethodSignature& signature, const InstanceResult& result) {
+  size_t size = wire::FieldSize(SizeOfInstance(signature, result));
+  for (const TensorView& view : result.outputs) {
+    size -= view.bytes >= kSliceBytes ? view.bytes : 0;
+  }
+  return size;
+}
+
+constexpr size_t kMostHeads = 16;  // outputs of an instance whose encoding is used again
+
+void WriteInstances(const MethodSignature& signature, std::span<const InstanceResult> results, ReplyWriter* writer) {
+  const InstanceResult* before = nullptr;  // whose encoding begins at `begin`
+  const uint8_t* begin = nullptr;
+  size_t heads[kMostHeads];  // bytes before each output's content
+  for (const InstanceResult& result : results) {
+    const uint8_t* const at = writer->at();
+    if (before != nullptr && Alike(*before, result)) {
+      writer->InstanceAgain(begin, result.outputs, heads);
+      continue;
+    }
+    const size_t outputs = result.outputs.size();
+    const bool keep = outputs > 0 && outputs <= kMostHeads && results.size() > 1;
+    const uint8_t* head = at;
+    writer->BeginInstance(SizeOfInstance(signature, result));
+    for (size_t i = 0; i < outputs; ++i) {
+      const uint8_t* const end = writer->Item(signature.outputs[i], result.outputs[i]);
+      if (keep) {
+        heads[i] = static_cast<size_t>(end - head);
+        head = writer->at();
+      }
+    }
+    before = keep ? &result : nullptr;
+    begin = at;
+  }
 }
 
 // Of an ErrorMsg; success is the empty one.
@@ -322,12 +404,15 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
     return;
   }
   size_t total = spec.empty() ? 0 : wire::FieldSize(spec.size());
+  const InstanceResult* before = nullptr;
+  size_t size = 0;
   for (const InstanceResult& result : results) {
     assert(result.outputs.size() == (result.error == ErrorKind::kOk ? signature.outputs.size() : 0));
-    total += wire::FieldSize(SizeOfInstance(signature, result));
-    for (const TensorView& view : result.outputs) {
-      total -= view.bytes >= kSliceBytes ? view.bytes : 0;
+    if (before == nullptr || !Alike(*before, result)) {
+      size = EncodedInstance(signature, result);
+      before = &result;
     }
+    total += size;
     if (summary.any_failed) {
       const size_t message = MaxInstanceMessage(result);
       total += result.error == ErrorKind::kOk ? wire::FieldSize(0)
@@ -336,12 +421,7 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
   }
   ReplyWriter writer(out, total);
   writer.Spec(spec);
-  for (const InstanceResult& result : results) {
-    writer.BeginInstance(SizeOfInstance(signature, result));
-    for (size_t i = 0; i < result.outputs.size(); ++i) {
-      writer.Item(signature.outputs[i], result.outputs[i]);
-    }
-  }
+  WriteInstances(signature, results, &writer);
   if (summary.any_failed) {
     for (size_t i = 0; i < results.size(); ++i) {
       if (results[i].error == ErrorKind::kOk) {

@@ -15,9 +15,6 @@
 namespace msserving {
 namespace {
 
-// A Python stage is handed so much work at once.
-constexpr int64_t kHandOverNs = 2 * kNanosPerMilli;
-
 constexpr int kSignalCheckMs = 100;
 constexpr int64_t kRingFullRetryNs = kNanosPerMilli;
 
@@ -277,7 +274,7 @@ void Executor::AdaptHandOver(StageQueue* queue, size_t instances, int64_t run_ns
     return;
   }
   const int64_t each_ns = std::max<int64_t>(1, run_ns / static_cast<int64_t>(instances));
-  const int64_t fitting = std::min<int64_t>(kHandOverNs / each_ns, queue->queue.max_batch());
+  const int64_t fitting = std::min<int64_t>(queue->hand_over_ns / each_ns, queue->most);
   // Down at once, up by doubling: one quick instance among slow ones is no reason for a long run.
   const int64_t wanted = std::min<int64_t>(fitting, int64_t{queue->at_once} * 2);
   queue->at_once = std::max(queue->fewest, static_cast<uint32_t>(wanted));
@@ -322,19 +319,29 @@ Executor::StageQueue* Executor::TakeFrom(Hand& hand, Lane lane) {
     if (queue == nullptr) {
       break;
     }
-    const size_t room = std::min<size_t>(hand.room.size(), queue->at_once);
-    const BatchQueue::Batch batch = queue->queue.Take(std::span(hand.room).first(room));
-    Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
-    Drop(hand, batch.cancelled, ErrorKind::kCancelled);
-    if (batch.count > 0) {
-      for (size_t i = 0; i < batch.count; ++i) {
-        hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
-        hand.batch.back()->queued = false;
+    if (TakeSome(hand, *queue)) {
+      // A model of one row at a time: the next ones, but for what has to be alone with a worker that it may kill.
+      while (hand.batch.size() < queue->at_once && queue->RunsSingly() && !hand.batch.back()->alone &&
+             queue->queue.size() > 0 && !queue->queue.oldest()->alone && queue->queue.Ready()) {
+        TakeSome(hand, *queue);
       }
       return queue;
     }
   }
   return nullptr;
+}
+
+// A batch; false if all that was taken had expired.
+bool Executor::TakeSome(Hand& hand, StageQueue& queue) {
+  const size_t room = std::min<size_t>(hand.room.size(), queue.at_once);
+  const BatchQueue::Batch batch = queue.queue.Take(std::span(hand.room).first(room));
+  Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
+  Drop(hand, batch.cancelled, ErrorKind::kCancelled);
+  for (size_t i = 0; i < batch.count; ++i) {
+    hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
+    hand.batch.back()->queued = false;
+  }
+  return batch.count > 0;
 }
 
 // Before a thread disappears into a stage: the other one takes what is left, or the doorbells wake it for what comes.

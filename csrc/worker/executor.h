@@ -179,15 +179,20 @@ class Executor {
     std::vector<Line> lines;           // of a model's queue: who has device token n runs the n-th
     const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
-    // Instances handed to a Python stage at once, so that the first one's answer does not wait for a long run of
-    // others. From `fewest` to the queue's max_batch, by the time that instances have taken (max_batch before
-    // the first has); fewest 0: always max_batch.
+    // Instances handed to a stage at once, so that the first one's answer does not wait for a long run of others. From
+    // `fewest` to `most`, as many as take hand_over_ns by the time that instances have taken; fewest 0: always
+    // max_batch. A Python stage begins with all of its max_batch. A model that runs one row at a time begins with one:
+    // its rows are run in turns, and what is done once for each hand-over is most of what a short run costs.
     uint32_t fewest = 0;
+    uint32_t most = 0;
+    int64_t hand_over_ns = 0;
     uint32_t at_once = UINT32_MAX;
     uint32_t running = 0;  // batches of it in stages now
     bool probe = false;    // a lane's for probes; no graph and no stage
     uint64_t instances = 0;
     uint64_t run_ns = 0;
+
+    bool RunsSingly() const { return graph != nullptr && fewest > 0; }
   };
 
   struct Segment {
@@ -208,6 +213,8 @@ class Executor {
     std::vector<Instance*> moved;     // to be queued for their next stage
     std::vector<const TensorView*> pointers;
     std::vector<TensorView> views;
+    std::vector<uint8_t> kept;  // small results of the finished, out of the way of the session's next run
+    size_t kept_bytes = 0;      // in use, until Publish()
     std::vector<Segment> segments;
     std::vector<std::shared_ptr<Channel>> doorbells;
     std::vector<NestedCall*> callers;                  // to be told
@@ -254,6 +261,7 @@ class Executor {
   void RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock);
   StageQueue* TakeBatch(Hand& hand);
   StageQueue* TakeFrom(Hand& hand, Lane lane);
+  bool TakeSome(Hand& hand, StageQueue& queue);
   StageQueue* OldestReady(Lane lane);
   void TakeToken(Hand& hand, StageQueue* queue);
   void GiveToken(Hand& hand, StageQueue* queue);
@@ -288,6 +296,8 @@ class Executor {
   // executor_stages.cc: running stages, without the lock
   void RunStage(Hand& hand, StageQueue& queue);
   void RunModel(Hand& hand, StageQueue& queue);
+  void RunRows(Hand& hand, StageQueue& queue, std::span<Instance* const> rows, bool more);
+  static bool KeepResults(Hand& hand, size_t first);
   static constexpr int kNoLimit = -1;
   int MarkRunning(std::span<Instance* const> batch);
   void EndLimit(int slot);

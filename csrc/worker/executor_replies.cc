@@ -15,6 +15,7 @@ constexpr uint64_t kSegmentBytes = 1 << 20;
 void Executor::Publish(Hand& hand) {
   FinishNested(hand);
   if (hand.finished.empty()) {
+    hand.kept_bytes = 0;
     return;
   }
   CutSegments(hand);
@@ -43,6 +44,7 @@ void Executor::Publish(Hand& hand) {
   }
   hand.doorbells.clear();
   hand.finished.clear();
+  hand.kept_bytes = 0;
 }
 
 // Runs of consecutive instances of one request share a block.

@@ -10,6 +10,11 @@ constexpr uint32_t kMostLines = 32;       // tokens of the device
 constexpr uint32_t kPythonBound = 64;     // instances a Python stage is handed at once in a method without a model
 constexpr uint32_t kForwardBound = 256;   // rows that an extra worker hands on at once
 constexpr uint32_t kPythonBoundMin = 16;  // and at least this many before a model with small batches
+constexpr uint32_t kSingleRuns = 32;      // runs of one row in turns, for one hand-over
+
+// A stage is handed so much work at once: Python, and a model that runs one row at a time.
+constexpr int64_t kPythonHandOverNs = 2 * kNanosPerMilli;
+constexpr int64_t kModelHandOverNs = 50 * kNanosPerMicro;
 
 }  // namespace
 
@@ -104,6 +109,11 @@ uint32_t Executor::QueueForModel(const StagePlan& stage) {
   auto queue = std::make_unique<StageQueue>(forwarder_ != nullptr ? forward : run, clock_);
   queue->lane = kDevice;
   queue->graph = &graph;
+  if (forwarder_ == nullptr && graph.max_batch() == 1 && model.lines() == 1) {
+    queue->fewest = queue->at_once = 1;
+    queue->most = kSingleRuns;
+    queue->hand_over_ns = kModelHandOverNs;
+  }
   for (uint32_t line = 0; line < model.lines(); ++line) {
     queue->lines.push_back({&model.graph(stage.subgraph, line), {}});
   }
@@ -138,6 +148,8 @@ uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage
   });
   if (!before_model && stage.at_once == 0) {  // a model wants full batches
     queue->fewest = std::max(1U, stage.batch_size);
+    queue->most = queue->queue.max_batch();
+    queue->hand_over_ns = kPythonHandOverNs;
   }
   tokens_[kPython] = std::max(tokens_[kPython], stage.concurrency);
   queue->plan = &plan;

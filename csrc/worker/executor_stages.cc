@@ -7,6 +7,12 @@
 #include "worker/executor.h"
 
 namespace msserving {
+namespace {
+
+// Of results that wait for those of the runs behind them: what is larger is worth being written by itself.
+constexpr size_t kKeptBytes = 16 << 10;
+
+}  // namespace
 
 void Executor::RunStage(Hand& hand, StageQueue& queue) {
   if (queue.probe) {
@@ -24,11 +30,13 @@ void Executor::RunStage(Hand& hand, StageQueue& queue) {
 // Takes a model's outputs: what ends here goes straight from the session's buffers into the reply memory.
 class Executor::ModelBatch final : public ModelSink {
  public:
-  ModelBatch(Executor* executor, Hand* hand) : executor_(executor), hand_(hand) {}
+  // `more`: when these rows have run, others of the hand do.
+  ModelBatch(Executor* executor, Hand* hand, std::span<Instance* const> batch, bool more)
+      : executor_(executor), hand_(hand), batch_(batch), more_(more) {}
 
   void OnRan(const ModelGraph& graph, std::span<const uint32_t> rows) override {
     for (size_t position = 0; position < rows.size(); ++position) {
-      Instance* instance = hand_->batch[rows[position]];
+      Instance* instance = batch_[rows[position]];
       instance->SetRunning(0);
       const StagePlan& stage = instance->request->plan->stages[instance->stage];
       for (uint16_t i = 0; i < stage.outputs; ++i) {
@@ -38,17 +46,20 @@ class Executor::ModelBatch final : public ModelSink {
     if (executor_->keeps_together_) {
       KeepTogether(graph, rows);
     }
+    const size_t finished = hand_->finished.size();
     for (const uint32_t row : rows) {
-      Instance* instance = hand_->batch[row];
+      Instance* instance = batch_[row];
       const StagePlan& stage = instance->request->plan->stages[instance->stage];
       ++instance->stage;
       executor_->Advance(*hand_, instance, &stage);
     }
-    executor_->Publish(*hand_);
+    if (!more_ || !KeepResults(*hand_, finished)) {
+      executor_->Publish(*hand_);
+    }
   }
 
   void OnFailed(uint32_t row, const Status& reason) override {
-    Instance* instance = hand_->batch[row];
+    Instance* instance = batch_[row];
     instance->SetRunning(0);
     if (reason.kind() == ErrorKind::kInvalidInput || reason.kind() == ErrorKind::kWorkerUnavailable) {
       instance->Fail(reason.kind(), reason.message());
@@ -66,7 +77,7 @@ class Executor::ModelBatch final : public ModelSink {
     for (uint16_t output = 0; output < outputs; ++output) {
       uint32_t users = 0;
       for (const uint32_t row : rows) {
-        users += WantsTogether(*hand_->batch[row], output) ? 1 : 0;
+        users += WantsTogether(*batch_[row], output) ? 1 : 0;
       }
       if (users < 2) {
         continue;  // Advance() keeps it
@@ -75,7 +86,7 @@ class Executor::ModelBatch final : public ModelSink {
       SharedRows* shared = SharedRows::Create(executor_->memory_, users * bytes, users);
       uint8_t* to = shared != nullptr ? shared->data() : nullptr;
       for (size_t i = 0; shared != nullptr && i < rows.size(); ++i) {
-        Instance* instance = hand_->batch[rows[i]];
+        Instance* instance = batch_[rows[i]];
         if (!WantsTogether(*instance, output)) {
           continue;
         }
@@ -99,6 +110,8 @@ class Executor::ModelBatch final : public ModelSink {
 
   Executor* executor_;
   Hand* hand_;
+  std::span<Instance* const> batch_;
+  const bool more_;
 };
 
 // Tells the server what is about to be run, and until when it may take if one of the methods has a time-out: then the
@@ -142,16 +155,54 @@ void Executor::EndLimit(int slot) {
 }
 
 void Executor::RunModel(Hand& hand, StageQueue& queue) {
+  const std::span<Instance* const> batch(hand.batch);
+  const size_t rows = queue.RunsSingly() ? 1 : batch.size();
+  for (size_t first = 0; first < batch.size(); first += rows) {
+    RunRows(hand, queue, batch.subspan(first, rows), first + rows < batch.size());
+  }
+}
+
+void Executor::RunRows(Hand& hand, StageQueue& queue, std::span<Instance* const> rows, bool more) {
   hand.pointers.clear();
-  const int slot = MarkRunning(hand.batch);
-  for (const Instance* instance : hand.batch) {
+  const int slot = MarkRunning(rows);
+  for (const Instance* instance : rows) {
     for (const uint16_t value : instance->request->plan->stages[instance->stage].inputs) {
       hand.pointers.push_back(&instance->values[value]);
     }
   }
-  ModelBatch sink(this, &hand);
-  queue.lines[hand.token].graph->Run(static_cast<uint32_t>(hand.batch.size()), hand.pointers.data(), &sink);
+  ModelBatch sink(this, &hand, rows, more);
+  queue.lines[hand.token].graph->Run(static_cast<uint32_t>(rows.size()), hand.pointers.data(), &sink);
   EndLimit(slot);
+}
+
+// Of hand.finished from `first` on: copies what lies in the session's buffers, so that the session may run again before
+// the answers are written. False: it is too much for that, they have to be written now.
+bool Executor::KeepResults(Hand& hand, size_t first) {
+  for (size_t i = first; i < hand.finished.size(); ++i) {
+    Instance* instance = hand.finished[i];
+    if (instance->error != ErrorKind::kOk) {
+      continue;
+    }
+    if (instance->reply_offset != Channel::kNone) {
+      return false;  // a large value of it is in its reply block already
+    }
+    const MethodPlan& plan = *instance->request->plan;
+    for (const uint16_t number : plan.returns) {
+      TensorView& value = instance->values[number];
+      if (number < plan.inputs || instance->memory.Owns(value.data)) {
+        continue;
+      }
+      if (value.bytes > kKeptBytes - hand.kept_bytes) {
+        return false;
+      }
+      hand.kept.resize(kKeptBytes);
+      uint8_t* const to = hand.kept.data() + hand.kept_bytes;
+      std::copy_n(value.data, value.bytes, to);
+      value.data = to;
+      hand.kept_bytes += value.bytes;
+    }
+  }
+  return true;
 }
 
 // The instance stands before instance->stage. `transient`: the model stage that has just run and whose outputs end

@@ -253,9 +253,10 @@ struct Hook final : LoopHook {
   uint64_t Expected() const override { return expected; }
   bool OnLook() override {
     calls += 'l';
-    return looks_until_work-- == 0;
+    return always_finds || looks_until_work-- == 0;
   }
   std::string calls;
+  bool always_finds = false;
   int busy = 0;
   uint64_t expected = 0;
   int looks_until_work = -1;  // never
@@ -334,6 +335,15 @@ TEST(EventLoopTest, AHooksWorkIsFoundByLooking) {
   quick.hook.stop_after_wake = &quick.loop;
   quick.loop.Run();
   EXPECT_EQ(quick.hook.calls, "lwlllw");
+}
+
+TEST(EventLoopTest, WorkThatIsThereIsDoneWithoutAskingEpoll_ButSocketsWaitForOneWakeUpAtMost) {
+  QuickLoop quick(50 * kNanosPerMicro);
+  quick.Run(20);
+  quick.hook.calls.clear();
+  quick.hook.always_finds = true;
+  quick.Run(5);  // of a socket that is always ready
+  EXPECT_EQ(quick.hook.calls, "lwlwlwlwlwlwlwlwlwlw");
 }
 
 TEST(EventLoopTest, LookingEndsWithTheLimitAndThenTheLoopBlocks) {

@@ -192,6 +192,68 @@ TEST(ParseInstancesTest, ObjectIsUsedAgainWithoutTraces) {
   EXPECT_FALSE(ParseInstances(envelope, kOne, &instances).ok());
 }
 
+// What each instance of a request is when it is sent alone.
+void ExpectAsAlone(const std::vector<Message>& instances, const MethodSignature& signature) {
+  const Message request = Request(Spec("s", "m"), instances);
+  const auto together = Parse(request.bytes(), signature);
+  ASSERT_TRUE(together->status.ok()) << together->status.message();
+  const size_t inputs = signature.inputs.size();
+  ASSERT_EQ(together->instances.tensors.size(), instances.size() * inputs);
+  for (size_t i = 0; i < instances.size(); ++i) {
+    const Message one = Request(Spec("s", "m"), {instances[i]});
+    const auto alone = Parse(one.bytes(), signature);
+    ASSERT_TRUE(alone->status.ok()) << alone->status.message();
+    for (size_t k = 0; k < inputs; ++k) {
+      const TensorView& got = together->instances.tensors[i * inputs + k];
+      const TensorView& want = alone->instances.tensors[k];
+      EXPECT_EQ(Text(got), Text(want)) << "instance " << i << " input " << k;
+      EXPECT_EQ(got.dtype, want.dtype);
+      EXPECT_TRUE(std::ranges::equal(got.shape(), want.shape()));
+      EXPECT_GE(got.data, request.bytes().data());  // a view into the message, not into another instance's
+      EXPECT_LE(got.data + got.bytes, request.bytes().data() + request.bytes().size());
+    }
+  }
+}
+
+TEST(ParseInstancesTest, AlikeInstancesAreReadAsIfAlone) {
+  const auto add = [](std::string_view x1, std::string_view x2) {
+    return Instance({Item("x2", Tensor({2}, kFloat32, x2)), Item("x1", Tensor({2}, kFloat32, x1))});
+  };
+  ExpectAsAlone({add("abcdefgh", "ijklmnop"), add("qrstuvwx", "yzABCDEF"), add("GHIJKLMN", "OPQRSTUV")}, kAdd);
+}
+
+TEST(ParseInstancesTest, InstancesThatAreNearlyAlikeAreReadAsIfAlone) {
+  const auto add = [](std::string_view first, std::string_view second, int64_t rows, std::string_view more = {}) {
+    Message instance = Instance(
+        {Item(first, Tensor({rows, 2 / rows}, kFloat32, "abcdefgh")), Item(second, Tensor({2}, kFloat32, "ijklmnop"))});
+    return more.empty() ? instance : instance.Sub(1, Item(more, Tensor({2}, kFloat32, "qrstuvwx")));
+  };
+  ExpectAsAlone(
+      {add("x1", "x2", 2), add("x2", "x1", 2), add("x1", "x2", 1), add("x1", "x2", 2), add("x1", "x2", 2, "x1"),
+       add("x1", "x2", 2, "x2"), add("x1", "x2", 2, "x3"), add("x1", "x2", 2, "x1")},
+      kAdd);
+}
+
+TEST(ParseInstancesTest, TextsAndEmptyTensorsAmongAlikeInstancesAreReadAsIfAlone) {
+  const auto text = [](std::string_view value) { return Instance({Item("x", TextTensor(kString, value))}); };
+  ExpectAsAlone({text("one"), text("two"), text("six")}, kOne);
+  const Message broken = Request(Spec("s", "one"), {text("one"), text("tw\xff")});
+  EXPECT_FALSE(Parse(broken.bytes(), kOne)->status.ok());
+  const Message empty = Instance({Item("x", Tensor({0}, kFloat32, ""))});
+  ExpectAsAlone({empty, empty, empty}, kOne);
+}
+
+TEST(ParseInstancesTest, AFaultBehindAlikeInstancesIsFound) {
+  const Message good = Instance({Item("x", Tensor({2}, kFloat32, "abcdefgh"))});
+  const Message unfit = Instance({Item("x", Tensor({3}, kFloat32, "abcdefgh"))});
+  const Message named = Instance({Item("z", Tensor({2}, kFloat32, "abcdefgh"))});
+  for (const Message& bad : {unfit, named}) {
+    const Message request = Request(Spec("s", "one"), {good, good, bad, good});
+    const auto parsed = Parse(request.bytes(), kOne);
+    EXPECT_NE(parsed->status.message().find("instance 2"), std::string::npos) << parsed->status.message();
+  }
+}
+
 TEST(ParseInstancesTest, DimsInEveryEncoding) {
   const auto with_shape = [](const Message& shape) { return Message().Sub(1, shape).Number(2, 3).Bytes(3, "abcdef"); };
   const std::string expected = "kMSI_Uint8 2 3: abcdef";
@@ -352,6 +414,35 @@ TEST(EncodeReplyTest, OneByteLessThanTheLimitIsCopied) {
   OutgoingBody body;
   EncodeReply({}, kOne, {&result, 1}, &body);
   EXPECT_TRUE(body.slices.empty());
+}
+
+// Instances that differ in their content alone are encoded once; what comes out must not show it.
+TEST(EncodeReplyTest, EachInstanceIsEncodedAsIfAlone) {
+  const MethodSignature two{"two", {}, {"a", "long_name"}};
+  const std::string large(kSliceBytes, 'l');
+  const auto small = [](std::string_view bytes) { return View(DataType::kFloat32, {2}, bytes); };
+  const TensorView wide = View(DataType::kFloat32, {static_cast<int64_t>(large.size() / 4)}, large);
+  const std::vector<std::vector<TensorView>> rows = {
+      {small("abcdefgh"), small("ijklmnop")},
+      {small("qrstuvwx"), small("yzABCDEF")},
+      {small("GHIJKLMN"), View(DataType::kFloat32, {2, 1}, "OPQRSTUV")},
+      {wide, small("abcdefgh")},
+      {wide, small("ijklmnop")},
+      {View(DataType::kInt32, {2}, "abcdefgh"), wide},
+      {View(DataType::kString, {}, "abcdefgh"), View(DataType::kFloat32, {0}, "")},
+      {View(DataType::kString, {}, "ijklmnop"), View(DataType::kFloat32, {0}, "")},
+  };
+  std::vector<InstanceResult> results;
+  std::string want;
+  for (const auto& row : rows) {
+    results.push_back({ErrorKind::kOk, {}, row});
+    OutgoingBody alone;
+    EncodeReply({}, two, {&results.back(), 1}, &alone);
+    want += Assemble(alone);
+  }
+  OutgoingBody together;
+  EncodeReply({}, two, results, &together);
+  EXPECT_EQ(Assemble(together), want);
 }
 
 TEST(EncodeReplyTest, FailedInstanceLeavesAnEmptyOneAndAnErrorPerInstance) {

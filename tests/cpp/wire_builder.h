@@ -70,13 +70,17 @@ inline Message Instance(std::initializer_list<Message> items) {
   return instance;
 }
 
-inline Message Request(const Message& spec, std::initializer_list<Message> instances) {
+inline Message Request(const Message& spec, std::span<const Message> instances) {
   Message request;
   request.Sub(1, spec);
   for (const Message& instance : instances) {
     request.Sub(2, instance);
   }
   return request;
+}
+
+inline Message Request(const Message& spec, std::initializer_list<Message> instances) {
+  return Request(spec, std::span(instances.begin(), instances.size()));
 }
 
 }  // namespace msserving

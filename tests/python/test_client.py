@@ -281,23 +281,79 @@ def test_async_calls_are_under_way_together(make_client):
     assert [int(one.result()[0]["x"]) for one in pending] == list(range(32))
 
 
+# Imported by a script, it shows when gRPC's thread takes an answer, which it does with the request's lock held.
+SLOW = """
+import threading, time
+from grpc import _channel
+handle, taking = _channel._handle_event, threading.Event()
+def slowly(*arguments):
+    taking.set()
+    time.sleep(0.5)
+    return handle(*arguments)
+_channel._handle_event = slowly
+"""
+
+
+def run_while_an_answer_is_being_taken(folder, script):
+    (folder / "slow.py").write_text(SLOW)
+    path = folder / "client.py"
+    path.write_text(script)
+    subprocess.run([sys.executable, str(path)], timeout=60, check=True)
+
+
 def test_a_script_may_end_while_an_answer_is_being_taken(address, tmp_path):
-    (tmp_path / "slow.py").write_text(
-        "import threading, time\n"
-        "from grpc import _channel\n"
-        "handle, taking = _channel._handle_event, threading.Event()\n"
-        "def slowly(*arguments):  # called with the lock of the request held\n"
-        "    taking.set()\n"
-        "    time.sleep(0.5)\n"
-        "    return handle(*arguments)\n"
-        "_channel._handle_event = slowly\n"
+    run_while_an_answer_is_being_taken(
+        tmp_path,
+        "import slow\n"
+        "from mindspore_serving.client import Client\n"
+        f"pending = Client({address!r}, 'servable', 'echo').infer_async({{'x': 1}})\n"
+        "assert slow.taking.wait(20)\n",
     )
-    script = tmp_path / "client.py"
-    script.write_text(
+
+
+def test_a_script_may_ask_when_it_ends_already(address, tmp_path):
+    run_while_an_answer_is_being_taken(
+        tmp_path,
+        "import atexit\n"
+        "@atexit.register\n"
+        "def ask():\n"
+        "    global pending\n"
+        "    pending = client.infer_async({'x': 1})\n"
+        "    assert slow.taking.wait(20)\n"
+        "import slow\n"
+        "from mindspore_serving.client import Client\n"
+        f"client = Client({address!r}, 'servable', 'echo')\n",
+    )
+
+
+def test_a_forked_child_may_end_whatever_its_parent_was_doing(address, tmp_path):
+    run_while_an_answer_is_being_taken(
+        tmp_path,
+        "import os, sys\n"
         "import slow\n"
         "from mindspore_serving.client import Client\n"
         f"pending = Client({address!r}, 'servable', 'echo').infer_async({{'x': 1}})\n"
         "assert slow.taking.wait(20)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    sys.exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n",
+    )
+
+
+def test_a_forked_child_may_have_a_client_of_its_own(address, tmp_path):
+    script = tmp_path / "client.py"
+    script.write_text(
+        "import os\n"
+        "from mindspore_serving.client import Client\n"
+        "def ask(client):\n"
+        "    return client.infer({'x': 1})[0]['x']\n"
+        f"client = Client({address!r}, 'servable', 'echo')\n"
+        "assert ask(client) == 1\n"
+        "child = os.fork()\n"
+        f"assert ask(client if child else Client({address!r}, 'servable', 'echo')) == 1\n"
+        "if child:\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
     )
     subprocess.run([sys.executable, str(script)], timeout=60, check=True)
 

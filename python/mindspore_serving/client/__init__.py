@@ -10,6 +10,12 @@
        [3., 3.]], dtype=float32)}]
 """
 
+import os
+
+# Read by gRPC when it is imported: without it, a process forked from one that has an open client would wait for ever in
+# its first request.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+
 from mindspore_serving.client._client import Client, PendingResult
 from mindspore_serving.client._ssl import SSLConfig
 

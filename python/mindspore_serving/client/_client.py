@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
+import os
 import threading
 import time
 import weakref
@@ -181,6 +183,8 @@ class PendingResult:
     def __init__(self, call: Any) -> None:
         self._call = call
         _PENDING.add(self)
+        if _ending:
+            _keep_for_good(call)
 
     def _cancel(self) -> threading.Event:
         """Cancels the request if it is still under way. The event says that gRPC's thread has let go of it."""
@@ -205,15 +209,37 @@ class PendingResult:
         return _parse_reply(reply)
 
 
-# The requests that are not collected yet. They are ended when the interpreter exits: gRPC's daemon thread, stopped by
-# the exit while it holds the lock of a request, would leave it closed to the request's finalizer, and the exit hangs.
+# The requests that are not collected yet. When the interpreter exits, gRPC's daemon thread may be stopped for good,
+# holding the lock of a request on which the request's finalizer would wait for ever. So requests are ended at the exit,
+# and never finalized from then on.
 _PENDING: weakref.WeakSet[PendingResult] = weakref.WeakSet()
+_PROCESS = os.getpid()
 _EXIT_SECONDS = 5.0
+_ending = False
+
+
+def _keep_for_good(call: Any) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(call))
+
+
+def _pending_now() -> list[PendingResult]:
+    while True:
+        try:
+            return list(_PENDING)
+        except RuntimeError:  # another thread has added one meanwhile; none does so for long, as we are ending
+            continue
 
 
 def _end_pending() -> None:
+    global _ending
+    _ending = True
+    pending = _pending_now()
+    for one in pending:
+        _keep_for_good(one._call)
+    if os.getpid() != _PROCESS:
+        return  # gRPC's thread is not in a forked child, and may have had any lock when that was made
     deadline = time.monotonic() + _EXIT_SECONDS
-    for let_go in [pending._cancel() for pending in list(_PENDING)]:
+    for let_go in [one._cancel() for one in pending]:
         let_go.wait(max(0.0, deadline - time.monotonic()))
 
 

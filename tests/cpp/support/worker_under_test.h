@@ -64,8 +64,9 @@ class WorkerUnderTest {
  public:
   using Function = std::function<void(const PythonStageCall&)>;
 
-  explicit WorkerUnderTest(ExecutorOptions options = {}, size_t reply_bytes = 64 << 20)
-      : server(64 << 20, reply_bytes), executor(options) {}
+  explicit WorkerUnderTest(ExecutorOptions options = {}, size_t reply_bytes = 64 << 20,
+                           const Clock& clock = RealClock())
+      : server(64 << 20, reply_bytes), executor(options, clock) {}
   ~WorkerUnderTest() {
     if (thread_.joinable()) {
       Stop();

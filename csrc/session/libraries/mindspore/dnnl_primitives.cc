@@ -24,6 +24,15 @@ struct Dims {
   dnnl_dims_t dims{};
 };
 
+// Asked for the weights' layout, oneDNN wants an input's weights side by side for more rows than one. Measured with
+// AVX-512, an output's weights side by side are faster by a tenth to a half for two rows, and for up to eight if there
+// are hardly any outputs.
+bool PrefersRows(const DenseSpec& spec) {
+  constexpr int64_t kFewRows = 8;
+  constexpr int64_t kFewOutputs = 16;
+  return spec.rows == 2 || (spec.rows > 2 && spec.rows <= kFewRows && spec.outputs <= kFewOutputs);
+}
+
 // oneDNN counts the elements left out.
 std::vector<int64_t> LeftOut(std::vector<int64_t> dilations) {
   for (int64_t& dilation : dilations) --dilation;
@@ -213,7 +222,7 @@ Primitive DnnlEngine::MakeDense(const DenseSpec& spec) {
   const std::vector<int64_t> dims{spec.outputs, spec.inputs};
   const Layout source = Plain({spec.rows, spec.inputs});
   const Layout destination = Plain({spec.rows, spec.outputs});
-  const Layout weights = Tagged(dims, dnnl_format_tag_any);
+  const Layout weights = Tagged(dims, PrefersRows(spec) ? dnnl_ab : dnnl_format_tag_any);
   const Layout bias = spec.bias.empty() ? nullptr : Plain({spec.outputs});
   SetPostOps(description, nullptr, spec.activation);
   const auto status = library_->inner_product_forward_primitive_desc_create(
