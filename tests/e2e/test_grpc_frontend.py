@@ -135,7 +135,7 @@ def test_deadline(channel: grpc.Channel) -> None:
     began = time.monotonic()
     code, _ = failure(lambda: channel.unary_unary("/echo/Never")(b"x", timeout=0.2))
     assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert 0.15 < time.monotonic() - began < 5
+    assert 0.15 < time.monotonic() - began < 60
     assert channel.unary_unary("/echo/Late")(b"in time", timeout=20) == b"in time"
 
 
@@ -198,7 +198,7 @@ def failure_or_none(channel: grpc.Channel) -> grpc.StatusCode | None:
 def test_keepalive_pings_keep_a_quiet_call_alive(start: Callable[..., EchoServer]) -> None:
     options = [
         ("grpc.keepalive_time_ms", 100),
-        ("grpc.keepalive_timeout_ms", 2000),
+        ("grpc.keepalive_timeout_ms", 5000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_time_between_pings_ms", 100),
@@ -207,7 +207,7 @@ def test_keepalive_pings_keep_a_quiet_call_alive(start: Callable[..., EchoServer
         states: list[grpc.ChannelConnectivity] = []
         channel.subscribe(states.append, try_to_connect=True)
         grpc.channel_ready_future(channel).result(timeout=20)
-        code, _ = failure(lambda: channel.unary_unary("/echo/Never")(b"x", timeout=3))
+        code, _ = failure(lambda: channel.unary_unary("/echo/Never")(b"x", timeout=7))
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED  # not UNAVAILABLE: no ping went unanswered
         assert channel.unary_unary("/echo/Echo")(b"x", timeout=20) == b"x"
         assert grpc.ChannelConnectivity.TRANSIENT_FAILURE not in states
