@@ -77,13 +77,14 @@ def test_Signal_AnswersWhatRunsAndRefusesWhatIsNew(server, number):
     assert not is_refused(server.rest_address)
     channel = grpc.insecure_channel(server.grpc_address)
     grpc.channel_ready_future(channel).result(30)
-    asking = ask_both(server, 8.0)
+    server.call("server.set_stop_timeout(60)")
+    asking = ask_both(server, 6.0)  # one after the other
     server.send_signal(number)
-    deadline = time.monotonic() + 7
+    deadline = time.monotonic() + 5
     while not is_refused(server.rest_address):
         assert time.monotonic() < deadline, "health says ready, or new connections are taken"
         time.sleep(0.02)
-    # Health is not ready first, then nothing new is taken: what comes in between is answered behind the eight seconds.
+    # Health is not ready first, then nothing new is taken: what comes in between is answered behind them.
     while True:
         with Client(server.grpc_address, "numbers", "answer") as client:
             reply = client.infer([{"x": 0.0}])
