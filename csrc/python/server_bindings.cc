@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <map>
@@ -85,6 +86,11 @@ class PyServer {
     server_ = std::make_unique<Server>(options);
     ThrowIfFailed(server_->Start());
   }
+  ~PyServer() {
+    if (getpid() != process_) {
+      (void)server_.release();  // a forked child has its memory but none of its threads to wait for
+    }
+  }
 
   uint64_t AddServable(const std::string& name, uint64_t version,
                        const std::vector<std::tuple<std::string, std::string, std::string, bool>>& workers,
@@ -157,6 +163,7 @@ class PyServer {
   std::string Stats() { return server_->Stats(); }
 
  private:
+  const pid_t process_ = getpid();
   std::unique_ptr<Server> server_;
   std::atomic<bool> stopped_{false};
 };

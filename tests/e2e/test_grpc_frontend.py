@@ -13,6 +13,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from servers import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -29,9 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 class EchoServer:
     def __init__(self, *arguments: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         command = [str(echo_program()), "--port", str(self.port), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

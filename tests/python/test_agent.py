@@ -14,6 +14,7 @@ from mindspore_serving.server.distributed._agent_order import WORKER_GONE, Agent
 from mindspore_serving.worker import agent
 from mindspore_serving.worker.loaded_model import LoadedModel
 from mindspore_serving.worker.session_library import TensorInfo
+from servers import free_port
 
 
 def start(order, **environment):
@@ -34,9 +35,7 @@ def start(order, **environment):
 
 
 def nobody_listens():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def test_by_hand_it_says_what_starts_it():

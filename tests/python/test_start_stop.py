@@ -13,6 +13,8 @@ import urllib.request
 
 import pytest
 
+from servers import free_port
+
 CONFIG = """
 import numpy as np
 from mindspore_serving.server import register
@@ -41,12 +43,6 @@ def argmax(x):
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def post(port, method, body):
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/model/numbers:{method}", json.dumps(body).encode(), method="POST"
@@ -72,7 +68,12 @@ class Script:
             """
         path.write_text(textwrap.dedent(head) + textwrap.dedent(text))
         self.process = subprocess.Popen(
-            [sys.executable, str(path)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, str(path)],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self.lines = []
 
@@ -83,9 +84,9 @@ class Script:
                 return
         raise AssertionError(f"the script ended without '{text}':\n{''.join(self.lines)}")
 
-    def end(self):
-        """Exit code and everything that was printed."""
-        output, _ = self.process.communicate(timeout=60)
+    def end(self, words=None):
+        """Exit code and everything that was printed, having told it these words."""
+        output, _ = self.process.communicate(words, timeout=60)
         return self.process.returncode, "".join(self.lines) + output
 
 
@@ -199,6 +200,52 @@ def test_a_script_without_servables_ends_at_once(run):
     code, output = run('server.start_restful_server(f"127.0.0.1:{port}")\n').end()
     assert code == 0, output
     assert READY in output
+
+
+@pytest.mark.parametrize("child", ["pass", "server.start_grpc_server(f'unix:{here}/socket')\n    server.stop()"])
+@pytest.mark.parametrize("servables", [False, True], ids=["no servables", "servables"])
+def test_a_forked_child_ends_and_leaves_the_parents_server_alone(run, child, servables):
+    start = START if servables else 'server.start_restful_server(f"127.0.0.1:{port}")\n'
+    script = run(
+        f"""{start}
+child = os.fork()
+if not child:
+    {child}
+    sys.exit(7)
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+input()
+server.stop()
+"""
+    )
+    script.wait_for("child 7")
+    with socket.create_connection(("127.0.0.1", script.port)) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    code, output = script.end("\n")
+    assert code == 0, output
+
+
+def test_a_signal_handler_may_stop_the_server_while_it_is_being_made(run):
+    """The handler runs in the thread that makes the server, in the middle of that."""
+    script = run(
+        """
+        import signal
+        from mindspore_serving._native import load_native
+
+        signal.signal(signal.SIGUSR1, lambda *_: (server.stop(), print("handled")))
+        core = load_native("_core")
+        make = core.Server
+
+        def interrupted(*arguments):
+            signal.raise_signal(signal.SIGUSR1)
+            return make(*arguments)
+
+        core.Server = interrupted
+        server.start_restful_server(f"127.0.0.1:{port}")
+        """
+    )
+    code, output = script.end()
+    assert code == 0 and "handled" in output and READY in output, output
 
 
 def test_a_mistake_in_the_config_is_raised_with_its_file_and_line(run, folder):

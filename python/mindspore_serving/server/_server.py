@@ -3,7 +3,6 @@ user's servable."""
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import os
 import signal
@@ -95,7 +94,9 @@ class _Running:
 
 # One start call at a time; held while waiting, so taken before _lock and never by stop().
 start_lock = threading.RLock()
-_lock = threading.Lock()  # guards which server is the running one, and which one is stopping
+# Guards which server is the running one, and which one is stopping. A signal handler of the user's may call stop() in
+# the middle of either.
+_lock = threading.RLock()
 _running: _Running | None = None
 _stopping: _Running | None = None  # the one that stop() has not finished with
 _stop_timeout = DEFAULT_STOP_TIMEOUT  # seconds; kept from one server to the next
@@ -330,8 +331,7 @@ def _monitor(running: _Running) -> None:
     if running.previous_handlers and main.is_alive() and main.ident is not None:
         # The script goes on after start_servables(), say in a sleep. Nobody serves any more: end it in good order.
         to_main = signal.Signals(number or signal.SIGTERM)
-        _thread.interrupt_main(to_main)
-        signal.pthread_kill(main.ident, to_main)  # wakes it from a system call
+        signal.pthread_kill(main.ident, to_main)  # once: a second one could come in a finally block of the user's
 
 
 def _end_script(_number: int, _frame: FrameType | None) -> None:
@@ -347,4 +347,11 @@ def _stop_at_exit() -> None:
         os._exit(_exit_code)
 
 
+def _renew_locks() -> None:
+    global _lock, start_lock
+    _lock = threading.RLock()
+    start_lock = threading.RLock()
+
+
 atexit.register(_stop_at_exit)
+os.register_at_fork(after_in_child=_renew_locks)  # a thread that a forked child does not have may have held them

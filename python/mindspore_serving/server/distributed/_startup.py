@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import ipaddress
 import os
@@ -205,8 +204,7 @@ def _monitor(launcher: Launcher, signals: _Signals) -> None:
     if signals.previous and main.is_alive() and main.ident is not None:
         # The script goes on after startup_agents(), say in a sleep. There is nothing left to wait for.
         to_main = signal.Signals(number or signal.SIGTERM)
-        _thread.interrupt_main(to_main)
-        signal.pthread_kill(main.ident, to_main)  # wakes it from a system call
+        signal.pthread_kill(main.ident, to_main)  # once: a second one could come in a finally block of the user's
 
 
 def _end_script(_number: int, _frame: FrameType | None) -> None:
