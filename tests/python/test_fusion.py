@@ -154,6 +154,94 @@ def test_fused_convolutions_compute_what_mindspore_computes(
                 np.testing.assert_array_equal(before, now)
 
 
+def winograd_count(session: Session) -> int:
+    """How many of the fused convolutions are computed by Winograd's method."""
+    *_, last = session.way.split(", ")
+    return int(last.split()[0]) if "Winograd" in last else 0
+
+
+needs_avx2 = pytest.mark.skipif(
+    "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8").split(), reason="this processor has no AVX2"
+)
+
+
+@needs_avx2
+@pytest.mark.parametrize("tile", ["2", "4"])
+@pytest.mark.parametrize(
+    ("net", "shape", "expected"),
+    [
+        (lambda: Chain(nn.Conv2d(8, 16, 3)), (2, 8, 9, 14), 1),
+        (lambda: Chain(nn.Conv2d(16, 24, 3), norm(24), nn.ReLU6()), (2, 16, 7, 7), 1),
+        (lambda: Chain(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, pad_mode="valid"), nn.ReLU()), IMAGE, 1),
+        (lambda: Chain(nn.Conv2d(8, 8, 3, pad_mode="pad", padding=(0, 1, 2, 1)), nn.MaxPool2d(2, 2)), WIDE, 1),
+        (lambda: Residual(left=True, down=True), IMAGE, 1),
+        (lambda: Residual(again=True), IMAGE, 1),
+        (SharedWeight, (4, 8, 9, 9), 2),
+        (lambda: Chain(nn.Conv2d(32, 32, 3, 2), nn.Conv2d(32, 32, 3, dilation=2)), WIDE, 0),
+        (lambda: Chain(nn.Conv2d(32, 32, 3, group=2), nn.Conv2d(32, 12, 3), nn.Conv2d(12, 8, 3)), WIDE, 0),
+        (lambda: Chain(nn.Conv2d(32, 32, (1, 3)), nn.Conv2d(32, 32, 5)), WIDE, 0),
+    ],
+)
+def test_winograds_method_computes_what_mindspore_computes(
+    tmp_path: Path, library: SessionLibrary, net: Any, shape: tuple[int, ...], expected: int, tile: str
+):
+    if shape == WIDE and expected > 0:
+        shape = (2, 8, 9, 9)
+    model = load_model(
+        export(tmp_path, net(), shape), with_batch_dim=True, device_type="CPU", compile_budget_s=60, kernel_threads=1
+    )
+    inputs = random_inputs(model.inputs, 1, seed=5)
+    with opened(library, model, winograd=tile) as session:
+        assert winograd_count(session) == expected
+        for size in [*model.batch_sizes, *model.batch_sizes[::-1]]:
+            rows = [array[:size] for array in inputs]
+            for want, have in zip(model.python_run(rows), session.run(rows), strict=True):
+                np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4 * max(1, np.abs(want).max()))
+
+
+@needs_avx2
+def test_what_was_measured_holds_for_every_session(tmp_path: Path, library: SessionLibrary):
+    path = export(tmp_path, Chain(nn.Conv2d(64, 64, 3), norm(64), nn.ReLU()), (2, 64, 20, 20))
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    inputs = random_inputs(model.inputs, 1)
+    with opened(library, model) as one, opened(library, model) as other, opened(library, model, winograd="never") as no:
+        assert (winograd_count(one), winograd_count(no)) == (winograd_count(other), 0)
+        np.testing.assert_array_equal(one.run(inputs)[0], other.run(inputs)[0])
+    with pytest.raises(RuntimeError, match=r"'winograd' = '3': must be measured, never, 2 or 4"):
+        opened(library, model, winograd="3")
+
+
+@pytest.mark.parametrize("without", ["right", "wrong"])
+def test_winograds_method_is_left_out_where_it_computes_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, without: str
+):
+    tried: list[str] = []
+    run, make = Session.run, SessionLibrary.open
+
+    def force(self: SessionLibrary, options: Any) -> Session:
+        tried.append(options.get("winograd", "") if "fuse" in options else "plain")
+        measured = "fuse" in options and "winograd" not in options
+        return make(self, {**options, "winograd": "4"} if measured else options)
+
+    def spoil(self: Session, inputs: Any) -> list[np.ndarray]:
+        outputs = run(self, inputs)
+        wrong = "Winograd" in self.way or ("fused" in self.way and without == "wrong")
+        return [output + 1 for output in outputs] if wrong else outputs
+
+    monkeypatch.setattr(SessionLibrary, "open", force)
+    monkeypatch.setattr(Session, "run", spoil)
+    monkeypatch.setattr(fusion, "_best_runs", lambda *_: [2e-3, 1e-3])
+    path = export(tmp_path, Residual(), IMAGE)
+    model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
+    if "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8").split():
+        return
+    assert "Winograd's method is not used, because the result for batch size" in caplog.text
+    assert tried.count("never") >= 1
+    assert model.session_options.get("winograd") == ("never" if without == "right" else None)
+    assert ("fuse" in model.session_options) == (without == "right")
+    assert model.way == ("kernel replay, 2 convolutions fused" if without == "right" else "kernel replay")
+
+
 def test_a_weight_that_is_an_input_is_not_fused(tmp_path: Path, library: SessionLibrary):
     path = export(tmp_path, WeightIsInput(), (2, 3, 9, 9), (4, 3, 3, 3))
     model = load_model(path, with_batch_dim=False, device_type="CPU", kernel_threads=1)
@@ -206,7 +294,8 @@ def test_with_several_threads_the_faster_form_is_taken_too(
     model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=2)
     assert set(tried) == {2}
     assert ("fuse" in model.session_options) == faster
-    assert model.way == ("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    assert model.way.startswith("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    assert ("fused" in model.way) == faster
     with opened(library, model, kernel_threads="0") as session:
         assert session.way == "kernel replay (nothing is fused: kernel_threads must be given)"
     with pytest.raises(RuntimeError, match=r"'fuse' = 'some': not a number"):
@@ -241,7 +330,8 @@ def test_the_faster_form_is_taken_and_the_log_says_both_times(
     path = export(tmp_path, Residual(), IMAGE)
     model = load_model(path, with_batch_dim=True, device_type="CPU", kernel_threads=1)
     assert ("fuse" in model.session_options) == faster
-    assert model.way == ("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    assert model.way.startswith("kernel replay, 2 convolutions fused" if faster else "kernel replay")
+    assert ("fused" in model.way) == faster
     expected = "a run takes 2.0000 ms, with fused layers " + ("1.0000 ms" if faster else "1.9900 ms")
     assert f"batch size 4, kernel threads 1: {expected}" in caplog.text
 

@@ -12,7 +12,10 @@ from mindspore_serving.worker.session_library import Session, SessionLibrary
 ms: Any = _mindspore.import_mindspore()
 from mindspore import Tensor, nn  # noqa: E402
 
-_FUSED = re.compile(r"kernel replay(, (?:(\d+) convolutions?)?(?: and )?(?:(\d+) dense layers?)? fused)?")
+_FUSED = re.compile(
+    r"kernel replay(, (?:(\d+) convolutions?)?(?: and )?(?:(\d+) dense layers?)? fused)?"
+    r"(, \d+ of them by Winograd's method)?"
+)
 
 
 def norm(channels: int) -> Any:

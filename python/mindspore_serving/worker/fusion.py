@@ -2,7 +2,9 @@
 
 The session library can give a convolution, with the bias, the batch normalization, the sum and the ReLU behind it, to
 oneDNN as one step in oneDNN's own memory layout; and so a dense layer, with its bias and its activation. For a batch
-size that is done where it computes what MindSpore's executor computes, and where it is faster.
+size that is done where it computes what MindSpore's executor computes, and where it is faster. Winograd's method, which
+the library takes for convolutions that are faster by it, rounds otherwise: it is left out where only without it the
+same is computed.
 """
 
 import logging
@@ -29,9 +31,10 @@ TRIAL_BUDGET_S = 0.5
 LONGEST_RUN_S = 0.5
 
 FUSED = "fused"
+WINOGRAD = "Winograd"
 
 
-def choose_fused_sizes(
+def choose_fusion(
     model_file: str,
     library: SessionLibrary,
     options: Mapping[str, str],
@@ -39,8 +42,8 @@ def choose_fused_sizes(
     rows: Callable[[int], list[np.ndarray]],
     problem_of: Callable[[int, list[np.ndarray]], str],
     kernel_threads: int = 1,
-) -> list[int]:
-    """The batch sizes for which a session of this model should fuse its layers.
+) -> dict[str, str]:
+    """The options with which a session of this model should fuse its layers; none if it should not.
 
     Args:
         model_file: The model, for the log.
@@ -53,25 +56,42 @@ def choose_fused_sizes(
     """
     options = {**options, "kernel_threads": str(kernel_threads)}
     try:
-        with library.open({**options, "fuse": "all"}) as fused:
-            if FUSED not in fused.way.partition("(")[0]:
-                logger.info("%s: %s", model_file, fused.way)
-                return []
-            for size in sizes:
-                problem = problem_of(size, fused.run(rows(size)))
-                if problem:
-                    logger.warning(
-                        "%s: layers are not fused, because the result for batch size %d would be another: %s",
-                        model_file,
-                        size,
-                        problem,
-                    )
-                    return []
-            with library.open(options) as plain:
-                return _faster_sizes(model_file, plain, fused, sorted(sizes), rows, kernel_threads)
+        for method in ({}, {"winograd": "never"}):
+            with library.open({**options, **method, "fuse": "all"}) as fused:
+                if FUSED not in fused.way.partition("(")[0]:
+                    logger.info("%s: %s", model_file, fused.way)
+                    return {}
+                size, problem = _first_problem(fused, sizes, rows, problem_of)
+                if not problem:
+                    with library.open(options) as plain:
+                        faster = _faster_sizes(model_file, plain, fused, sorted(sizes), rows, kernel_threads)
+                    return {**method, "fuse": ";".join(map(str, faster))} if faster else {}
+                winograd = WINOGRAD in fused.way
+                logger.warning(
+                    "%s: %s, because the result for batch size %d would be another: %s",
+                    model_file,
+                    "Winograd's method is not used" if winograd else "layers are not fused",
+                    size,
+                    problem,
+                )
+                if not winograd:
+                    break
     except RuntimeError as error:
         logger.warning("%s: layers are not fused: %s", model_file, error)
-        return []
+    return {}
+
+
+def _first_problem(
+    session: Session,
+    sizes: Sequence[int],
+    rows: Callable[[int], list[np.ndarray]],
+    problem_of: Callable[[int, list[np.ndarray]], str],
+) -> tuple[int, str]:
+    for size in sizes:
+        problem = problem_of(size, session.run(rows(size)))
+        if problem:
+            return size, problem
+    return 0, ""
 
 
 def _faster_sizes(

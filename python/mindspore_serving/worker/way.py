@@ -14,7 +14,7 @@ import numpy as np
 
 from mindspore_serving.worker import _mindspore
 from mindspore_serving.worker.agreement import difference, trial_inputs
-from mindspore_serving.worker.fusion import FUSABLE_OPERATORS, choose_fused_sizes
+from mindspore_serving.worker.fusion import FUSABLE_OPERATORS, choose_fusion
 from mindspore_serving.worker.kernel_pool import choose_kernel_threads, one_thread_is_possible
 from mindspore_serving.worker.loaded_model import PYTHON_EXECUTOR, LoadedModel
 from mindspore_serving.worker.mindir import MindIR
@@ -121,10 +121,11 @@ def _choose_fusion(
     trial: _Trial,
     kernel_threads: int,
 ) -> None:
-    options.pop("fuse", None)
+    for name in ("fuse", "winograd"):
+        options.pop(name, None)
     if FUSABLE_OPERATORS.isdisjoint(signature.operators):
         return
-    sizes = choose_fused_sizes(
+    chosen = choose_fusion(
         model.model_file,
         library,
         options,
@@ -133,8 +134,7 @@ def _choose_fusion(
         lambda size, outputs: difference([_first_rows(model, o, size) for o in trial.outputs], outputs),
         kernel_threads,
     )
-    if sizes:
-        options["fuse"] = ";".join(map(str, sizes))
+    options.update(chosen)
 
 
 def _first_rows(model: LoadedModel, output: np.ndarray, size: int) -> np.ndarray:

@@ -23,6 +23,7 @@ namespace msserving::mindspore_session {
   X(memory_create)                               \
   X(memory_destroy)                              \
   X(memory_set_data_handle)                      \
+  X(memory_get_data_handle)                      \
   X(post_ops_create)                             \
   X(post_ops_destroy)                            \
   X(post_ops_append_binary)                      \

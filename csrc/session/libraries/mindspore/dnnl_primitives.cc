@@ -1,12 +1,10 @@
 #include "session/libraries/mindspore/dnnl_primitives.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <stdexcept>
 
-#include "mindspore_serving/session.h"
+#include "session/libraries/mindspore/weight_memory.h"
 
 namespace msserving::mindspore_session {
 namespace {
@@ -121,6 +119,8 @@ Layout DnnlEngine::Plain(const std::vector<int64_t>& dims) const {
   return Tagged(dims, kTags[dims.size() - 1]);
 }
 
+Layout DnnlEngine::ChannelsLast(const std::vector<int64_t>& image) const { return Tagged(image, dnnl_acdb); }
+
 Layout DnnlEngine::Copy(const_dnnl_memory_desc_t desc) const {
   if (desc == nullptr || library_->memory_desc_get_size(desc) == 0) return nullptr;
   dnnl_memory_desc_t copy = nullptr;
@@ -141,14 +141,17 @@ std::shared_ptr<dnnl_memory> DnnlEngine::MakeMemory(const Layout& layout, void* 
 }
 
 std::shared_ptr<dnnl_memory> DnnlEngine::OwnMemory(const Layout& layout, const float* values) const {
-  constexpr size_t kAlignment = MS_SERVING_SESSION_ALIGNMENT;
-  const size_t bytes = (Bytes(layout) + kAlignment - 1) / kAlignment * kAlignment;
-  std::shared_ptr<void> block(std::aligned_alloc(kAlignment, bytes), std::free);
-  if (block == nullptr) throw std::bad_alloc();
+  std::shared_ptr<void> block = AllocateWeights(Bytes(layout));
   if (values != nullptr) std::memcpy(block.get(), values, Bytes(layout));
   auto memory = MakeMemory(layout, block.get());
   auto* handle = memory.get();
   return std::shared_ptr<dnnl_memory>(handle, [memory = std::move(memory), block = std::move(block)](void*) {});
+}
+
+void* DnnlEngine::Data(const dnnl_memory* memory) const {
+  void* data = nullptr;
+  Check(library_->memory_get_data_handle(memory, &data), "dnnl_memory_get_data_handle");
+  return data;
 }
 
 Primitive DnnlEngine::Finish(const Description& description) const {
@@ -256,6 +259,10 @@ void DnnlEngine::SetPostOps(const Description& description, const Layout& residu
     case Activation::kGelu: append(dnnl_eltwise_gelu_tanh, 0, 0); break;
   }
   Check(library_->primitive_attr_set_post_ops(description.attributes, operations), "dnnl_primitive_attr_set_post_ops");
+}
+
+void DnnlEngine::ForgetUnusedWeights() {
+  weights_.remove_if([](const Weights& kept) { return kept.memory.use_count() == 1; });
 }
 
 std::shared_ptr<dnnl_memory> DnnlEngine::WeightsIn(const Layout& layout, const float* weights, const Layout& from,

@@ -73,11 +73,21 @@ class DnnlEngine {
 
   Primitive MakeReorder(const Layout& from, const Layout& to);
 
+  // Without a value in it yet.
+  std::shared_ptr<dnnl_memory> OwnMemory(const Layout& layout) const { return OwnMemory(layout, nullptr); }
+
+  // Gives back weights that no primitive has.
+  void ForgetUnusedWeights();
+
+  bool splits_work() const { return threads_ != nullptr; }
+
   Layout Plain(const std::vector<int64_t>& dims) const;
+  Layout ChannelsLast(const std::vector<int64_t>& image) const;
   bool Equal(const Layout& a, const Layout& b) const;
   size_t Bytes(const Layout& layout) const;
 
   std::shared_ptr<dnnl_memory> MakeMemory(const Layout& layout, void* data = nullptr) const;
+  void* Data(const dnnl_memory* memory) const;
   void SetData(dnnl_memory* memory, void* data) const { library_->memory_set_data_handle(memory, data); }
 
   // False if oneDNN failed.
@@ -98,7 +108,7 @@ class DnnlEngine {
   Layout Tagged(const std::vector<int64_t>& dims, dnnl_format_tag_t tag) const;
   Layout Copy(const_dnnl_memory_desc_t desc) const;
   Primitive Finish(const Description& description) const;
-  std::shared_ptr<dnnl_memory> OwnMemory(const Layout& layout, const float* values = nullptr) const;
+  std::shared_ptr<dnnl_memory> OwnMemory(const Layout& layout, const float* values) const;
   void SetPostOps(const Description& description, const Layout& residual, Activation activation) const;
   std::shared_ptr<dnnl_memory> WeightsIn(const Layout& layout, const float* weights, const Layout& from,
                                          const std::vector<float>& scale);

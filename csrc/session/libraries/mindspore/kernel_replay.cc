@@ -43,8 +43,8 @@ void CheckKernel(const ms::CNodePtr& node) {
 
 }  // namespace
 
-KernelReplay::KernelReplay(CompiledGraph graph, std::shared_ptr<DnnlEngine> engine)
-    : engine_(std::move(engine)), graph_(std::move(graph)) {
+KernelReplay::KernelReplay(CompiledGraph graph, std::shared_ptr<WinogradChoice> choice)
+    : choice_(std::move(choice)), engine_(choice_ == nullptr ? nullptr : choice_->engine()), graph_(std::move(graph)) {
   for (const auto* specs : {&graph_.input_specs, &graph_.output_specs}) {
     for (const TensorSpec& spec : *specs) {
       if (!spec.IsStatic()) throw WrongWay("the shape of '" + spec.name + "' is dynamic");
@@ -230,7 +230,8 @@ void KernelReplay::AddOutput(const Value& value, const TensorSpec& spec) {
 }
 
 void KernelReplay::SetScratch(void* memory) {
-  const auto address = [&](size_t buffer) { return static_cast<char*>(memory) + plan_.offsets[buffer]; };
+  scratch_ = static_cast<char*>(memory);
+  const auto address = [&](size_t buffer) { return scratch_ + plan_.offsets[buffer]; };
   for (const auto& [tensor, buffer] : in_buffers_) tensor->set_device_ptr(address(buffer));
   for (const auto& [handle, place] : memories_) {
     if (place.buffer != kNone) engine_->SetData(handle.get(), address(place.buffer));
@@ -249,7 +250,9 @@ void KernelReplay::Run(const MsServingTensor* inputs, MsServingTensor* outputs) 
     if (place.input != kNone) engine_->SetData(handle.get(), inputs[place.input].data);
   }
   for (const Step& step : steps_) {
-    if (step.kernel == nullptr) {
+    if (step.winograd != nullptr) {
+      RunWinograd(step, inputs);
+    } else if (step.kernel == nullptr) {
       if (!engine_->Execute(step.primitive, step.arguments)) throw std::runtime_error("a primitive of oneDNN failed");
     } else if (!step.kernel->Launch(step.inputs, step.workspaces, step.outputs, nullptr)) {
       throw std::runtime_error("kernel " + step.kernel->kernel_name() + " failed");

@@ -1,6 +1,7 @@
 // Way 1: the kernels that MindSpore compiled are launched one after the other from the calling thread, with no runtime
 // in between. For graphs whose shapes are all known and that have no control flow, no state and no side effects.
-// Given an engine, a convolution or a dense layer and what follows it become one step that oneDNN runs.
+// Given an engine, a convolution or a dense layer and what follows it become one step that oneDNN runs, or,
+// where the choice has one, Winograd's method.
 #pragma once
 
 #include <functional>
@@ -16,19 +17,21 @@
 #include "session/libraries/mindspore/dense_groups.h"
 #include "session/libraries/mindspore/dnnl_primitives.h"
 #include "session/libraries/mindspore/types.h"
+#include "session/libraries/mindspore/winograd_choice.h"
 
 namespace msserving::mindspore_session {
 
-// How many of a graph's operators oneDNN runs together with what follows them.
+// How many of a graph's operators run together with what follows them.
 struct FusedCounts {
   size_t convolutions = 0;
   size_t dense_layers = 0;
+  size_t winograd = 0;  // of the convolutions: by Winograd's method
 };
 
 class KernelReplay : public GraphRunner {
  public:
-  // Throws WrongWay with the reason if the graph needs MindSpore's runtime. Without an engine nothing is fused.
-  explicit KernelReplay(CompiledGraph graph, std::shared_ptr<DnnlEngine> engine = nullptr);
+  // Throws WrongWay with the reason if the graph needs MindSpore's runtime. Without a choice nothing is fused.
+  explicit KernelReplay(CompiledGraph graph, std::shared_ptr<WinogradChoice> choice = nullptr);
 
   size_t ScratchBytes() const override { return plan_.bytes; }
   void SetScratch(void* memory) override;
@@ -43,15 +46,6 @@ class KernelReplay : public GraphRunner {
 
   static constexpr size_t kNone = SIZE_MAX;
 
-  struct Step {
-    mindspore::kernel::KernelMod* kernel = nullptr;  // null: oneDNN's primitive
-    std::vector<KernelTensor*> inputs;
-    std::vector<KernelTensor*> workspaces;
-    std::vector<KernelTensor*> outputs;
-    Primitive primitive;
-    std::vector<dnnl_exec_arg_t> arguments;
-  };
-
   // Where a tensor's bytes are: in the scratch memory (`buffer`), in an input (`input`), or in memory of a constant.
   struct Place {
     size_t buffer = kNone;
@@ -59,15 +53,31 @@ class KernelReplay : public GraphRunner {
     void* constant = nullptr;
   };
 
+  struct WinogradPlaces {
+    Place source, residual, destination, scratch;
+  };
+
+  struct Step {
+    mindspore::kernel::KernelMod* kernel = nullptr;  // null: oneDNN's primitive, or Winograd's method
+    std::vector<KernelTensor*> inputs;
+    std::vector<KernelTensor*> workspaces;
+    std::vector<KernelTensor*> outputs;
+    Primitive primitive;
+    std::vector<dnnl_exec_arg_t> arguments;
+    std::shared_ptr<const WinogradConvolution> winograd;
+    WinogradPlaces places;
+  };
+
   struct Tensor {
     KernelTensorPtr tensor;
     Place place;
   };
 
-  // A group of nodes that runs as one primitive.
+  // A group of nodes that runs as one primitive, or, where there is one, as `winograd` in the primitive's layouts.
   struct Fused {
     Value source, residual;
     Primitive primitive;
+    std::shared_ptr<const WinogradConvolution> winograd;
   };
 
   struct Operand {
@@ -94,20 +104,24 @@ class KernelReplay : public GraphRunner {
   std::vector<GraphNode> DescribeNodes();
   NodeKind ImageKindOf(const mindspore::CNodePtr& node);
   const float* ConstantOperand(const mindspore::CNodePtr& node, size_t index);
-  bool Fuse(const std::vector<size_t>& members, size_t last, const std::function<Primitive()>& make);
-  Primitive MakeConvolution(const ConvolutionGroup& group);
+  bool Fuse(const std::vector<size_t>& members, size_t last, const std::function<Fused()>& make);
+  ConvolutionSpec SpecOf(const ConvolutionGroup& group);
+  Fused MakeConvolution(const ConvolutionGroup& group);
   bool AddFusedStep(size_t index, const mindspore::CNodePtr& node);
   bool AddPooling(const mindspore::CNodePtr& node);
   Place PlaceIn(const Value& value, const Layout& layout);
   void AddPrimitive(Primitive primitive, std::vector<Operand> operands);
+  void AddWinograd(const std::shared_ptr<const WinogradConvolution>& winograd, WinogradPlaces places);
   void MakePlain(const Value& value);
+  void RunWinograd(const Step& step, const MsServingTensor* inputs) const;
 
   // kernel_replay_dense.cc
   NodeKind MatrixKindOf(const mindspore::CNodePtr& node);
   bool IsVectorFor(const mindspore::CNodePtr& node, size_t index);
-  Primitive MakeDense(const DenseGroup& group);
+  Fused MakeDense(const DenseGroup& group);
 
-  const std::shared_ptr<DnnlEngine> engine_;  // null: nothing is fused
+  const std::shared_ptr<WinogradChoice> choice_;  // null: nothing is fused
+  const std::shared_ptr<DnnlEngine> engine_;      // the choice's
   CompiledGraph graph_;
   std::map<Value, Tensor> tensors_;
   std::vector<Step> steps_;
@@ -124,6 +138,7 @@ class KernelReplay : public GraphRunner {
   std::map<Value, std::vector<std::pair<Layout, Place>>> layouts_;        // of values that primitives read or write
   std::vector<std::pair<std::shared_ptr<dnnl_memory>, Place>> memories_;  // whose data is set later
   FusedCounts fused_counts_;
+  char* scratch_ = nullptr;
 };
 
 }  // namespace msserving::mindspore_session

@@ -86,7 +86,7 @@ NodeKind KernelReplay::MatrixKindOf(const ms::CNodePtr& node) {
   return operands == 1 && OperandIsFloat32(node, 0) ? KindOf(ActivationOf(name)) : NodeKind::kOther;
 }
 
-Primitive KernelReplay::MakeDense(const DenseGroup& group) {
+KernelReplay::Fused KernelReplay::MakeDense(const DenseGroup& group) {
   const auto& order = graph_.kernel_graph->execution_order();
   DenseSpec spec = *ReadDense(order[group.dense]);
   spec.weights = ConstantOperand(order[group.dense], 1);
@@ -97,7 +97,9 @@ Primitive KernelReplay::MakeDense(const DenseGroup& group) {
   }
   spec.bias.assign(shift.begin(), shift.end());
   if (group.activation != kNoNode) spec.activation = ActivationOf(Algo::GetCNodeName(order[group.activation]));
-  return engine_->MakeDense(spec);
+  Fused fused;
+  fused.primitive = engine_->MakeDense(spec);
+  return fused;
 }
 
 }  // namespace msserving::mindspore_session

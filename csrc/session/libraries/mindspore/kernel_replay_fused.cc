@@ -171,6 +171,7 @@ void KernelReplay::FindFused() {
     fused.source = OperandOf(order[group.convolution], 0);
     if (group.add != kNoNode) fused.residual = OperandOf(order[group.add], group.residual);
     ++fused_counts_.convolutions;
+    if (fused.winograd != nullptr) ++fused_counts_.winograd;
   }
   for (const DenseGroup& group : FindDenseGroups(nodes, outputs)) {
     std::vector<size_t> members{group.dense};
@@ -183,21 +184,21 @@ void KernelReplay::FindFused() {
 }
 
 // False: not for oneDNN, and MindSpore's kernels stay.
-bool KernelReplay::Fuse(const std::vector<size_t>& members, size_t last, const std::function<Primitive()>& make) {
-  Primitive primitive;
+bool KernelReplay::Fuse(const std::vector<size_t>& members, size_t last, const std::function<Fused()>& make) {
+  Fused fused;
   try {
-    primitive = make();
+    fused = make();
   } catch (const std::runtime_error&) {
     return false;
   }
-  if (primitive.handle == nullptr) return false;
+  if (fused.winograd == nullptr && fused.primitive.handle == nullptr) return false;
   for (const size_t member : members) is_in_group_[member] = true;
-  fused_[last].primitive = std::move(primitive);
+  fused_[last] = std::move(fused);
   return true;
 }
 
 // What follows the convolution is folded into its weights and its bias, or done to its sums before they are stored.
-Primitive KernelReplay::MakeConvolution(const ConvolutionGroup& group) {
+ConvolutionSpec KernelReplay::SpecOf(const ConvolutionGroup& group) {
   const auto& order = graph_.kernel_graph->execution_order();
   ConvolutionSpec spec = *ReadConvolution(order[group.convolution]);
   spec.weights = ConstantOperand(order[group.convolution], 1);
@@ -230,7 +231,21 @@ Primitive KernelReplay::MakeConvolution(const ConvolutionGroup& group) {
     const bool is_relu6 = Algo::GetCNodeName(order[group.activation]) == "ReLU6";
     spec.activation = is_relu6 ? Activation::kRelu6 : Activation::kRelu;
   }
-  return engine_->MakeConvolution(spec);
+  return spec;
+}
+
+KernelReplay::Fused KernelReplay::MakeConvolution(const ConvolutionGroup& group) {
+  const ConvolutionSpec spec = SpecOf(group);
+  Fused fused;
+  fused.winograd = choice_->Choose(spec);
+  if (fused.winograd == nullptr) {
+    fused.primitive = engine_->MakeConvolution(spec);
+    return fused;
+  }
+  fused.primitive.source = engine_->ChannelsLast(spec.window.source);
+  fused.primitive.destination = engine_->ChannelsLast(spec.window.destination);
+  fused.primitive.residual = spec.has_residual ? fused.primitive.destination : nullptr;
+  return fused;
 }
 
 // False: the node's kernel is to be launched.
@@ -238,18 +253,44 @@ bool KernelReplay::AddFusedStep(size_t index, const ms::CNodePtr& node) {
   if (!is_in_group_[index]) return AddPooling(node);
   const auto found = fused_.find(index);
   if (found == fused_.end()) return true;  // runs with the group's last node
-  const auto& [source, residual, primitive] = found->second;
-  std::vector<Operand> operands{{DNNL_ARG_SRC, primitive.source, PlaceIn(source, primitive.source)}};
-  if (primitive.residual != nullptr) {
-    operands.push_back({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, primitive.residual,
-                        PlaceIn(residual, primitive.residual)});
+  const auto& [source, residual, primitive, winograd] = found->second;
+  WinogradPlaces places;
+  places.source = PlaceIn(source, primitive.source);
+  if (primitive.residual != nullptr) places.residual = PlaceIn(residual, primitive.residual);
+  places.destination.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
+  layouts_[{node, 0}] = {{primitive.destination, places.destination}};
+  if (winograd != nullptr) {
+    AddWinograd(winograd, places);
+    return true;
   }
-  Place place;
-  place.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
-  operands.push_back({DNNL_ARG_DST, primitive.destination, place});
-  layouts_[{node, 0}] = {{primitive.destination, place}};
+  std::vector<Operand> operands{{DNNL_ARG_SRC, primitive.source, places.source},
+                                {DNNL_ARG_DST, primitive.destination, places.destination}};
+  if (primitive.residual != nullptr) {
+    operands.push_back({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, primitive.residual, places.residual});
+  }
   AddPrimitive(primitive, std::move(operands));
   return true;
+}
+
+void KernelReplay::AddWinograd(const std::shared_ptr<const WinogradConvolution>& winograd, WinogradPlaces places) {
+  places.scratch.buffer = NewBuffer(winograd->ScratchBytes(), steps_.size());
+  Touch(places.source, steps_.size());
+  Touch(places.residual, steps_.size());
+  Step step;
+  step.winograd = winograd;
+  step.places = places;
+  steps_.push_back(std::move(step));
+}
+
+void KernelReplay::RunWinograd(const Step& step, const MsServingTensor* inputs) const {
+  const auto address = [&](const Place& place) {
+    void* data = place.constant;
+    if (place.buffer != kNone) data = scratch_ + plan_.offsets[place.buffer];
+    if (place.input != kNone) data = inputs[place.input].data;
+    return static_cast<float*>(data);
+  };
+  step.winograd->Run(address(step.places.source), address(step.places.residual), address(step.places.destination),
+                     address(step.places.scratch));
 }
 
 // A pooling between fused convolutions stays in their layout.

@@ -55,6 +55,14 @@ Fuse ParseFuse(const std::string& key, const std::string& value) {
   return fuse;
 }
 
+Winograd ParseWinograd(const std::string& key, const std::string& value) {
+  if (value == "measured") return Winograd::kMeasured;
+  if (value == "never") return Winograd::kNever;
+  if (value == "2") return Winograd::kTilesOf2;
+  if (value == "4") return Winograd::kTilesOf4;
+  Refuse(key, value, "must be measured, never, 2 or 4");
+}
+
 }  // namespace
 
 bool Fuse::Includes(int64_t batch_size) const {
@@ -74,6 +82,8 @@ Options ParseOptions(const MsServingOption* options, size_t count) {
       parsed.kernel_threads = static_cast<int>(ParseInt(key, value, 1024));
     } else if (key == "fuse") {
       parsed.fuse = ParseFuse(key, value);
+    } else if (key == "winograd") {
+      parsed.winograd = ParseWinograd(key, value);
     } else if (key == "leave_when_spoilt") {
       parsed.leave_when_spoilt = ParseInt(key, value, 1) == 1;
     } else if (key == "mindspore_version") {

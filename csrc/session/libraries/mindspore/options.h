@@ -30,11 +30,20 @@ struct Fuse {
   bool Includes(int64_t batch_size) const;
 };
 
+// Whether fused 3x3 convolutions may be computed by Winograd's method.
+enum class Winograd {
+  kMeasured,  // where it is faster
+  kNever,
+  kTilesOf2,  // wherever it can be
+  kTilesOf4,
+};
+
 struct Options {
   std::vector<PhaseOption> phases;  // option `phases`: "1:<phase>;4:<phase>" or "0:<phase>"; ascending
   Way way = Way::kAuto;             // option `way`: auto, replay or run
   int kernel_threads = 0;           // option `kernel_threads`: size of MindSpore's kernel pool; 0: leave as it is
   Fuse fuse;                        // option `fuse`: none, all, or batch sizes, e.g. "1;4"; needs kernel_threads
+  Winograd winograd = Winograd::kMeasured;  // option `winograd`: measured, never, 2 or 4
   bool leave_when_spoilt = false;  // option `leave_when_spoilt`: "1" ends the process by SIGTERM when a graph is spoilt
   std::string mindspore_version;   // option `mindspore_version`: what runs in this process; must be given
 };

@@ -63,7 +63,9 @@ std::string Told(const FusedCounts& fused) {
   };
   add(fused.convolutions, " convolution", " convolutions");
   add(fused.dense_layers, " dense layer", " dense layers");
-  return text.empty() ? text : text + " fused";
+  if (!text.empty()) text += " fused";
+  if (fused.winograd > 0) text += ", " + std::to_string(fused.winograd) + " of them by Winograd's method";
+  return text;
 }
 
 constexpr int kLeaveExitCode = 70;  // EX_SOFTWARE
@@ -149,6 +151,7 @@ void MsServingSession::ChooseWay(const Options& options, const std::vector<Compi
 
 void MsServingSession::MakeReplays(const Options& options, const std::vector<CompiledGraph>& graphs) {
   std::shared_ptr<DnnlEngine> engine;
+  std::shared_ptr<WinogradChoice> choice;
   std::string problem;
   if (options.fuse.all || !options.fuse.batch_sizes.empty()) {
     if (const DnnlLibrary* library = DnnlLibrary::Find(&problem)) {
@@ -163,15 +166,18 @@ void MsServingSession::MakeReplays(const Options& options, const std::vector<Com
       }
     }
   }
+  if (engine != nullptr) choice = std::make_shared<WinogradChoice>(engine, options.winograd);
   FusedCounts fused;
   std::vector<std::unique_ptr<GraphRunner>> runners;
   for (size_t i = 0; i < graphs.size(); ++i) {
     const bool fuse = options.fuse.Includes(options.phases[i].batch_size);
-    auto replay = std::make_unique<KernelReplay>(graphs[i], fuse ? engine : nullptr);
+    auto replay = std::make_unique<KernelReplay>(graphs[i], fuse ? choice : nullptr);
     fused.convolutions = std::max(fused.convolutions, replay->fused().convolutions);
     fused.dense_layers = std::max(fused.dense_layers, replay->fused().dense_layers);
+    fused.winograd = std::max(fused.winograd, replay->fused().winograd);
     runners.push_back(std::move(replay));
   }
+  if (engine != nullptr) engine->ForgetUnusedWeights();
   runners_ = std::move(runners);
   way_ = "kernel replay" + Told(fused);
   if (!problem.empty()) way_ += " (nothing is fused: " + problem + ")";
