@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -133,8 +134,12 @@ def started(job: Job, where: Surroundings) -> Iterator[tuple[MarkedServer, Start
         **job.rival.env(start),
     }
     log = scratch / "server.log"
-    with MarkedServer(job.rival.command(start), env, scratch, log, ends_slowly=job.rival.ends_slowly) as server:
-        yield server, start
+    try:
+        with MarkedServer(job.rival.command(start), env, scratch, log, ends_slowly=job.rival.ends_slowly) as server:
+            yield server, start
+    finally:
+        for folder in job.rival.leaves(start):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _slack(protocol: ServingProtocol, instances: int) -> int:

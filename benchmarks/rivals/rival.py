@@ -39,6 +39,7 @@ class Rival:
     ceiling: bool = False  # an echo
     warm_up_seconds: float = 0  # of load before the first level of a protocol: its code is compiled as it runs
     ends_slowly: bool = False  # then it is killed
+    leaves: Callable[[Start], Sequence[Path]] = lambda start: ()  # folders outside of its own, removed after it
     start_seconds: float = 5  # what a start takes, for the estimate
 
     @property

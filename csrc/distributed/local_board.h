@@ -138,10 +138,4 @@ class TensorWindows {
 // Sends the memory of a place's arena to the windows at the other end of the socket.
 Status SendMemory(int socket, uint32_t place, int fd);
 
-// The first thing that an agent says on the machine's own socket, with the eventfd that wakes it.
-struct LocalGreeting {
-  char token[32];
-  uint32_t rank;
-};
-
 }  // namespace msserving

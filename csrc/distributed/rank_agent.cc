@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "distributed/local_greeting.h"
 #include "tensor/control_socket.h"
 
 namespace msserving {
@@ -358,20 +359,7 @@ bool RankAgent::AttachLocally(const std::string& socket_name) {
   LocalGreeting greeting{};
   std::memcpy(greeting.token, options_.token.data(), sizeof(greeting.token));
   greeting.rank = options_.rank;
-  iovec piece{&greeting, sizeof(greeting)};
-  alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = ancillary;
-  message.msg_controllen = sizeof(ancillary);
-  cmsghdr* item = CMSG_FIRSTHDR(&message);
-  item->cmsg_level = SOL_SOCKET;
-  item->cmsg_type = SCM_RIGHTS;
-  item->cmsg_len = CMSG_LEN(sizeof(int));
-  const int bell = bell_.get();
-  std::memcpy(CMSG_DATA(item), &bell, sizeof(bell));
-  if (sendmsg(fd.get(), &message, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof(greeting))) {
+  if (!SendGreeting(fd.get(), greeting, bell_.get())) {
     return false;
   }
   local_socket_ = std::move(fd);

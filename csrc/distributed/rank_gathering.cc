@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "distributed/local_greeting.h"
 #include "distributed/rank_server.h"
 #include "distributed/rank_session.h"
 
@@ -228,24 +229,10 @@ void RankServer::AcceptLocals() {
 // False: nothing has been said yet. Otherwise the connection is a rank's now, or of no use.
 bool RankServer::TakeGreeting(UniqueFd* fd) {
   LocalGreeting greeting{};
-  iovec piece{&greeting, sizeof(greeting)};
-  alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = ancillary;
-  message.msg_controllen = sizeof(ancillary);
-  const ssize_t got = recvmsg(fd->get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  UniqueFd bell;
+  const ssize_t got = ReceiveGreeting(fd->get(), &greeting, &bell);
   if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
     return false;
-  }
-  UniqueFd bell;
-  const cmsghdr* item = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (item != nullptr && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_RIGHTS &&
-      item->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int received = -1;
-    std::memcpy(&received, CMSG_DATA(item), sizeof(received));
-    bell.Reset(received);
   }
   ucred about{};
   socklen_t size = sizeof(about);

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,8 +20,9 @@ from rivals import analysis, goals, install, loads, networks, onnx_file, plan, p
 from rivals import results as raw
 from rivals.__main__ import main
 from rivals.loads import Level
-from rivals.measure import check
+from rivals.measure import Surroundings, check, started
 from rivals.protocols import Echo, JsonHttp, MsGrpc, MsRest, RawHttp, V2Binary, V2Grpc, V2Json, without_prefix
+from rivals.rival import Rival
 
 from rival_work import functions  # isort: skip  (rivals.protocols has made it importable)
 from rival_work.works import WORKS, random_inputs  # isort: skip
@@ -228,6 +230,26 @@ def test_nothing_that_a_server_started_outlives_it(tmp_path: Path, words: list[s
         assert processes.memory_mb(pids) > 1
     assert server.pids() == []
     assert not any(processes.alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_folders_that_a_server_leaves_outside_of_its_own_are_removed(tmp_path: Path, fails: bool) -> None:
+    folder = tmp_path / "left"
+    program = f"import os, time; os.makedirs({str(folder / 'deep')!r}); print('up', flush=True); time.sleep(600)"
+    rival = Rival(
+        "one", "One", "one", "one", {"raw": RawHttp("/raw")}, (),
+        lambda start: [str(start.python), "-c", program], leaves=lambda start: [folder],
+    )  # fmt: skip
+    where = Surroundings(tmp_path, tmp_path, tmp_path, lambda rival: Path(sys.executable), lambda rival: [])
+    job = plan.Job(rival, "add", [plan.Part(plan.CASES[0], "raw", (plan.C1,))])
+    with suppress(LoadError), started(job, where) as (server, _start):
+        deadline = time.monotonic() + 60
+        while "up" not in server.log_end() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert folder.is_dir()
+        if fails:
+            raise LoadError("no answer")
+    assert not folder.exists()
 
 
 # ------------------------------------------------------------------------------------------------- analysis and page

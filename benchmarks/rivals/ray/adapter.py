@@ -26,8 +26,12 @@ class Grpc:
         return bodies.from_raw(work.outputs, bytes(dict(wire.fields(without_prefix(body)))[1]))
 
 
+def _proxy_folder(start: Start) -> Path:
+    return Path(tempfile.gettempdir(), f"rivals-haproxy-{start.http_port}")  # short, as it has a Unix socket
+
+
 def _env(start: Start) -> dict[str, str]:
-    folder = Path(tempfile.gettempdir(), f"rivals-haproxy-{start.http_port}")  # short, as it has a Unix socket
+    folder = _proxy_folder(start)
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -68,6 +72,7 @@ RIVALS = [
         lambda start: run_script(start, "ray"),
         _env,
         ends_slowly=True,
+        leaves=lambda start: [_proxy_folder(start)],
         start_seconds=24,
     )
 ]
