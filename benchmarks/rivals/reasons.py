@@ -2,11 +2,11 @@
 
 REASONS: dict[str, str] = {
     "resnet50": (
-        "nearly all of the time is the model's: with the same functions as the others, ours is level with the fastest "
-        "of them within what two runs differ by. MindSpore's convolutions, fused and in oneDNN's blocked layout, take "
-        "about as long as onnxruntime's; the kernels of MindSpore Lite, which the old package runs, need a tenth to a "
-        "sixth less for the same model. Next: 3x3 convolutions by a method with fewer multiplications (Winograd), "
-        "behind the session ABI."
+        "nearly all of the time is the model's. Where ours is at 80 ms and more, it was measured when all convolutions "
+        "were direct sums in oneDNN, as onnxruntime's are; the kernels of MindSpore Lite, which the old package runs, "
+        "need a tenth to a sixth less. Since then 3x3 convolutions are computed with fewer multiplications (Winograd's "
+        "method), which takes about a sixth off the model's time. Next: 1x1 convolutions, of which oneDNN's take a "
+        "quarter longer than their multiplications need."
     ),
     "lenet": (
         "MindSpore's convolutions for the processor are slower than onnxruntime's (see the bare figures). "

@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace msserving {
+namespace {
+
+constexpr int64_t kNotRead = INT64_MIN;  // of the time: before every deadline
+
+}  // namespace
 
 BatchQueue::BatchQueue(BatchPolicy policy, const Clock& clock)
     : policy_{std::max<uint32_t>(policy.max_batch, 1), std::max<int64_t>(policy.max_wait_us, 0)}, clock_(clock) {}
@@ -57,15 +62,33 @@ BatchItem* BatchQueue::Pop() {
 }
 
 BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
-  Batch batch;
   if (!Ready()) {
-    return batch;
+    return {};
   }
-  // The clock is read only for what asks for the time: a batch waits for none, and most items have no deadline.
-  int64_t now_ns = policy_.max_wait_us > 0 ? clock_.NowNs() : INT64_MIN;
+  const int64_t now_ns = policy_.max_wait_us > 0 ? clock_.NowNs() : kNotRead;
   const BatchRelease reason = Reason(now_ns);
-  const size_t room = std::min<size_t>(policy_.max_batch, items.size());
-  while (size_ > 0 && batch.count < room) {
+  const Batch batch = TakeUpTo(items.first(std::min<size_t>(policy_.max_batch, items.size())), now_ns);
+  releases_[static_cast<size_t>(reason)] += batch.count > 0 ? 1 : 0;
+  return batch;
+}
+
+BatchQueue::Batch BatchQueue::TakeSingly(std::span<BatchItem*> items) {
+  const Batch batch = TakeUpTo(items, kNotRead);
+  releases_[static_cast<size_t>(BatchRelease::kFull)] += batch.count;
+  return batch;
+}
+
+int64_t BatchQueue::ReadOnce(int64_t* now_ns) const {
+  if (*now_ns == kNotRead) {
+    *now_ns = clock_.NowNs();
+  }
+  return *now_ns;
+}
+
+// The clock is read only if an item asks for the time: most have no deadline.
+BatchQueue::Batch BatchQueue::TakeUpTo(std::span<BatchItem*> items, int64_t now_ns) {
+  Batch batch;
+  while (size_ > 0 && batch.count < items.size()) {
     if (head_->alone && batch.count > 0) [[unlikely]] {
       break;
     }
@@ -73,8 +96,7 @@ BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
     if (item->cancelled != nullptr && item->cancelled->load(std::memory_order_relaxed) != 0) {
       item->next = batch.cancelled;
       batch.cancelled = item;
-    } else if (item->deadline_ns != kNoDeadline &&
-               item->deadline_ns <= (now_ns != INT64_MIN ? now_ns : now_ns = clock_.NowNs())) {
+    } else if (item->deadline_ns != kNoDeadline && item->deadline_ns <= ReadOnce(&now_ns)) {
       item->next = batch.expired;
       batch.expired = item;
     } else {
@@ -83,9 +105,6 @@ BatchQueue::Batch BatchQueue::Take(std::span<BatchItem*> items) {
         break;
       }
     }
-  }
-  if (batch.count > 0) {
-    ++releases_[static_cast<size_t>(reason)];
   }
   FindEarliestDeadline();
   return batch;

@@ -59,6 +59,9 @@ class BatchQueue {
   // goes alone. Nothing at all if !Ready().
   // A batch may come out empty when everything had expired or was cancelled.
   Batch Take(std::span<BatchItem*> items);
+  // With a max_batch of 1: up to items.size() batches in one, for a consumer that runs them in turns. What goes alone
+  // is the only one.
+  Batch TakeSingly(std::span<BatchItem*> items);
 
   // From now on nothing is waited for.
   void Drain() { draining_ = true; }
@@ -70,6 +73,8 @@ class BatchQueue {
   uint64_t releases(BatchRelease reason) const { return releases_[static_cast<size_t>(reason)]; }
 
  private:
+  Batch TakeUpTo(std::span<BatchItem*> items, int64_t now_ns);
+  int64_t ReadOnce(int64_t* now_ns) const;
   BatchItem* Pop();
   BatchRelease Reason(int64_t now_ns) const;
   void FindEarliestDeadline();

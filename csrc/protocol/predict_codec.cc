@@ -349,13 +349,15 @@ size_t EncodedInstance(const MethodSignature& signature, const InstanceResult& r
 
 constexpr size_t kMostHeads = 16;  // outputs of an instance whose encoding is used again
 
-void WriteInstances(const MethodSignature& signature, std::span<const InstanceResult> results, ReplyWriter* writer) {
+// `alike`: all of them are.
+void WriteInstances(const MethodSignature& signature, std::span<const InstanceResult> results, bool alike,
+                    ReplyWriter* writer) {
   const InstanceResult* before = nullptr;  // whose encoding begins at `begin`
   const uint8_t* begin = nullptr;
   size_t heads[kMostHeads];  // bytes before each output's content
   for (const InstanceResult& result : results) {
     const uint8_t* const at = writer->at();
-    if (before != nullptr && Alike(*before, result)) {
+    if (before != nullptr && (alike || Alike(*before, result))) {
       writer->InstanceAgain(begin, result.outputs, heads);
       continue;
     }
@@ -406,10 +408,12 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
   size_t total = spec.empty() ? 0 : wire::FieldSize(spec.size());
   const InstanceResult* before = nullptr;
   size_t size = 0;
+  bool alike = true;
   for (const InstanceResult& result : results) {
     assert(result.outputs.size() == (result.error == ErrorKind::kOk ? signature.outputs.size() : 0));
     if (before == nullptr || !Alike(*before, result)) {
       size = EncodedInstance(signature, result);
+      alike = before == nullptr;
       before = &result;
     }
     total += size;
@@ -421,7 +425,7 @@ void EncodeReply(std::span<const uint8_t> spec, const MethodSignature& signature
   }
   ReplyWriter writer(out, total);
   writer.Spec(spec);
-  WriteInstances(signature, results, &writer);
+  WriteInstances(signature, results, alike, &writer);
   if (summary.any_failed) {
     for (size_t i = 0; i < results.size(); ++i) {
       if (results[i].error == ErrorKind::kOk) {

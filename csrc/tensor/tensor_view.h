@@ -14,6 +14,7 @@ inline constexpr int kMaxRank = 8;
 // Plain and trivially copyable; only the first `rank` entries of dims mean anything.
 // A string or bytes tensor is exactly one element: `data` is its text, dims are [] or [1].
 struct TensorView {
+  TensorView() {}  // leaves `dims` alone, in vectors too, which would set the whole of a defaulted one to zero
   const uint8_t* data = nullptr;
   uint64_t bytes = 0;
   DataType dtype = DataType::kUnknown;
@@ -24,6 +25,14 @@ struct TensorView {
 };
 
 // Product of dims, or -1 if a dimension is negative or the product does not fit in 63 bits.
-int64_t ElementCount(std::span<const int64_t> dims);
+inline int64_t ElementCount(std::span<const int64_t> dims) {
+  int64_t count = 1;
+  for (const int64_t dim : dims) {
+    if (dim < 0 || __builtin_mul_overflow(count, dim, &count)) {
+      return -1;
+    }
+  }
+  return count;
+}
 
 }  // namespace msserving

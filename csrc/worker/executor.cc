@@ -77,7 +77,7 @@ Status Executor::Run(UniqueFd doorbell, const RunHooks& hooks, RunEnd* end) {
   bool lanes[kLanes] = {};
   for (const auto& queue : queues_) {
     lanes[queue->lane] = true;
-    room_ = std::max<size_t>(room_, queue->queue.max_batch());
+    room_ = std::max<size_t>(room_, std::max(queue->queue.max_batch(), queue->most));
   }
   if (lanes[kPython] && python_ == nullptr) {
     return Status(ErrorKind::kInternal, "a method has Python stages, but nobody to run them was set");
@@ -319,29 +319,19 @@ Executor::StageQueue* Executor::TakeFrom(Hand& hand, Lane lane) {
     if (queue == nullptr) {
       break;
     }
-    if (TakeSome(hand, *queue)) {
-      // A model of one row at a time: the next ones, but for what has to be alone with a worker that it may kill.
-      while (hand.batch.size() < queue->at_once && queue->RunsSingly() && !hand.batch.back()->alone &&
-             queue->queue.size() > 0 && !queue->queue.oldest()->alone && queue->queue.Ready()) {
-        TakeSome(hand, *queue);
+    const std::span<BatchItem*> room = std::span(hand.room).first(std::min<size_t>(hand.room.size(), queue->at_once));
+    const BatchQueue::Batch batch = queue->RunsSingly() ? queue->queue.TakeSingly(room) : queue->queue.Take(room);
+    Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
+    Drop(hand, batch.cancelled, ErrorKind::kCancelled);
+    if (batch.count > 0) {
+      for (size_t i = 0; i < batch.count; ++i) {
+        hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
+        hand.batch.back()->queued = false;
       }
       return queue;
     }
   }
   return nullptr;
-}
-
-// A batch; false if all that was taken had expired.
-bool Executor::TakeSome(Hand& hand, StageQueue& queue) {
-  const size_t room = std::min<size_t>(hand.room.size(), queue.at_once);
-  const BatchQueue::Batch batch = queue.queue.Take(std::span(hand.room).first(room));
-  Drop(hand, batch.expired, ErrorKind::kDeadlineExceeded);
-  Drop(hand, batch.cancelled, ErrorKind::kCancelled);
-  for (size_t i = 0; i < batch.count; ++i) {
-    hand.batch.push_back(static_cast<Instance*>(hand.room[i]));
-    hand.batch.back()->queued = false;
-  }
-  return batch.count > 0;
 }
 
 // Before a thread disappears into a stage: the other one takes what is left, or the doorbells wake it for what comes.

@@ -261,7 +261,6 @@ class Executor {
   void RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock);
   StageQueue* TakeBatch(Hand& hand);
   StageQueue* TakeFrom(Hand& hand, Lane lane);
-  bool TakeSome(Hand& hand, StageQueue& queue);
   StageQueue* OldestReady(Lane lane);
   void TakeToken(Hand& hand, StageQueue* queue);
   void GiveToken(Hand& hand, StageQueue* queue);

@@ -129,6 +129,13 @@ bool ModelGraph::Share(const TensorView* const* first, const TensorView* const* 
 }
 
 void ModelGraph::Run(uint32_t rows, const TensorView* const* values, ModelSink* sink) {
+  if (rows == 1) {
+    constexpr uint32_t kRow = 0;
+    if (Check(kRow, values, sink)) {
+      RunGroup({&kRow, 1}, values, sink);
+    }
+    return;
+  }
   waiting_.clear();
   for (uint32_t row = 0; row < rows; ++row) {
     if (Check(row, values, sink)) {
@@ -293,7 +300,7 @@ TensorView ModelGraph::Output(size_t output, size_t position) const {
   const MsServingTensor& whole = outputs_[output];
   const int leading = batched_ ? 1 : 0;
   TensorView row;
-  row.bytes = batched_ ? whole.bytes / batch_ : whole.bytes;
+  row.bytes = batch_ > 1 ? whole.bytes / batch_ : whole.bytes;
   row.data = static_cast<const uint8_t*>(whole.data) + position * row.bytes;
   row.dtype = static_cast<DataType>(whole.dtype);
   row.rank = static_cast<uint8_t>(whole.rank - leading);

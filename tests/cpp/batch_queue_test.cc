@@ -63,6 +63,26 @@ TEST_F(BatchQueueTest, LoneItemSharesItsBatchWithNobody) {
   EXPECT_EQ(Take(queue), (std::vector<BatchItem*>{pushed[3], pushed[4]}));
 }
 
+TEST_F(BatchQueueTest, SingleItemsAreTakenTogetherAndCountedEach_LoneOnesAlone) {
+  BatchQueue queue({1, 0}, clock_);
+  std::vector<BatchItem*> pushed;
+  for (int i = 0; i < 9; ++i) {
+    pushed.push_back(Push(queue, i == 1 ? clock_.NowNs() : kNoDeadline));
+  }
+  pushed[5]->alone = true;
+  std::vector<BatchItem*> room(4);
+  const auto take = [&] {
+    last_ = queue.TakeSingly(room);
+    return std::vector<BatchItem*>(room.begin(), room.begin() + static_cast<std::ptrdiff_t>(last_.count));
+  };
+  EXPECT_EQ(take(), (std::vector<BatchItem*>{pushed[0], pushed[2], pushed[3], pushed[4]}));
+  EXPECT_EQ(last_.expired, pushed[1]);
+  EXPECT_EQ(take(), (std::vector<BatchItem*>{pushed[5]}));
+  EXPECT_EQ(take(), (std::vector<BatchItem*>{pushed[6], pushed[7], pushed[8]}));
+  EXPECT_TRUE(take().empty());
+  EXPECT_EQ(Count(queue, BatchRelease::kFull), 8U);
+}
+
 TEST_F(BatchQueueTest, WithoutAWaitNoIdleDeviceWaits) {
   BatchQueue queue({32, 0}, clock_);
   EXPECT_EQ(queue.ReadyAtNs(), kNoDeadline);

@@ -49,6 +49,16 @@ TEST(DenseGroups, FindsTheVectorOnEitherSide) {
   EXPECT_EQ(left[0].biases[0].operand, 0u);
 }
 
+TEST(DenseGroups, TakesAnActivationBehindAnotherShape) {
+  std::vector<GraphNode> nodes{Dense(kNoNode), AddVector(0), Node(NodeKind::kOtherShape, {1, kNoNode}), Relu(2)};
+  const auto groups = FindDenseGroups(nodes, {{3, 0}});
+  EXPECT_EQ(groups[0].other_shapes, (std::vector<size_t>{2}));
+  EXPECT_EQ(groups[0].activation, 3u);
+  EXPECT_EQ(FindDenseGroups(nodes, {{2, 0}, {3, 0}})[0].last, 2u);
+  nodes[2].operands = {{kNoNode, 0}, {1, 0}};
+  EXPECT_EQ(FindDenseGroups(nodes, {{3, 0}})[0].last, 1u) << "what it computes is not the shape";
+}
+
 TEST(DenseGroups, AVectorBehindTheActivationIsNotTaken) {
   const auto groups = FindDenseGroups({Dense(kNoNode), Relu(0), AddVector(1)}, {{2, 0}});
   EXPECT_EQ(groups[0].last, 1u);

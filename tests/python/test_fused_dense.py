@@ -273,6 +273,36 @@ def test_fused_layers_compute_what_mindspore_computes(
                 np.testing.assert_array_equal(before, now)
 
 
+class Apart(nn.Cell):
+    """The activation is behind the reshape to the input's dimensions; what is reshaped may be read twice."""
+
+    def __init__(self, again: bool = False):
+        super().__init__()
+        self.first, self.second = dense(INPUTS, 2 * INPUTS), dense(2 * INPUTS, INPUTS)
+        self.gelu, self.again = nn.GELU(), again
+
+    def construct(self, x):
+        y = self.first(x)
+        z = self.second(self.gelu(y))
+        return (ops.relu(z) + ops.tanh(z), y) if self.again else ops.sigmoid(z) + x
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("shape", [(3, INPUTS), (2, 3, INPUTS), (2, 1, 3, 5, INPUTS), (1, 2, 1, 2, 1, 2, INPUTS)])
+def test_an_activation_behind_a_reshape_is_fused_too(
+    tmp_path: Path, library: SessionLibrary, shape: tuple[int, ...], again: bool
+):
+    path = export(tmp_path, Apart(again), shape)
+    model = load_model(path, with_batch_dim=False, device_type="CPU", kernel_threads=1)
+    with opened(library, model) as fused, opened(library, model, "none") as plain:
+        assert fused_counts(fused) == (0, 2)
+        for seed in (1, 2):
+            inputs = random_inputs(model.inputs, 1, seed=seed)
+            outputs = fused.run(inputs)
+            assert difference(model.python_run(inputs), outputs) == ""
+            assert difference(plain.run(inputs), outputs) == ""
+
+
 @pytest.mark.parametrize("threads", ["2", "5"])
 def test_several_threads_compute_the_same(tmp_path: Path, library: SessionLibrary, threads: str):
     net = Chain(dense(300, 400), nn.ReLU(), dense(400, 7), nn.Tanh())

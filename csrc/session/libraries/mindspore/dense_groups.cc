@@ -13,6 +13,10 @@ DenseGroup Grow(size_t dense, Chains* chains) {
     group.last = chains->Take(*next);
     group.biases.push_back({group.last, 1 - next->operand});
   }
+  while (const Readers* next = chains->Next(group.last, NodeKind::kOtherShape)) {
+    if (next->operand != 0) break;
+    group.other_shapes.push_back(group.last = chains->Take(*next));
+  }
   for (const NodeKind kind : kActivations) {
     if (group.activation != kNoNode) break;
     if (const Readers* next = chains->Next(group.last, kind)) group.activation = group.last = chains->Take(*next);

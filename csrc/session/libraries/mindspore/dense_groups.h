@@ -16,6 +16,7 @@ struct DenseGroup {
     size_t operand;  // which one the vector is
   };
   std::vector<Bias> biases;
+  std::vector<size_t> other_shapes;
   size_t activation = kNoNode;
   size_t last = kNoNode;
 };

@@ -16,9 +16,10 @@ enum class NodeKind {
   kAdd,          // of two operands of its output's shape
   kRelu,
   kRelu6,
-  kDense,      // operand 0, a matrix, times a constant one
-  kAddVector,  // a matrix (either operand) plus a constant vector, the same for each row
-  kSigmoid,    // this and the following: of a matrix
+  kDense,       // operand 0, a matrix, times a constant one
+  kAddVector,   // a matrix (either operand) plus a constant vector, the same for each row
+  kOtherShape,  // the numbers of operand 0, in their order, in another shape
+  kSigmoid,
   kTanh,
   kGelu,  // by tanh
 };
@@ -32,7 +33,7 @@ struct GraphValue {
 struct GraphNode {
   NodeKind kind = NodeKind::kOther;
   std::vector<GraphValue> operands;
-  bool writes_in_place = false;  // into memory that another node has written
+  bool writes_in_place = false;  // other numbers into memory that another node has written
 };
 
 // Who reads a node's first output; of the others it is enough to know that somebody does.

@@ -78,6 +78,7 @@ class KernelReplay : public GraphRunner {
     Value source, residual;
     Primitive primitive;
     std::shared_ptr<const WinogradConvolution> winograd;
+    bool writes_plain = false;  // what kernels can read, perhaps in another shape than the primitive's
   };
 
   struct Operand {

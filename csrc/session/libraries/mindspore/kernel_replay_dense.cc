@@ -76,14 +76,17 @@ NodeKind KernelReplay::MatrixKindOf(const ms::CNodePtr& node) {
   if (name == "MatMul") {
     return ReadDense(node) && ConstantOperand(node, 1) != nullptr ? NodeKind::kDense : NodeKind::kOther;
   }
-  if (operands == 0 || !IsFloat32(node, 0) || !IsMatrix(ShapeOf(node, 0))) return NodeKind::kOther;
+  if (operands == 0 || !IsFloat32(node, 0) || !OperandIsFloat32(node, 0)) return NodeKind::kOther;
+  if (name == "Reshape") return NodeKind::kOtherShape;
+  if (operands == 1) return KindOf(ActivationOf(name));
+  if (!IsMatrix(ShapeOf(node, 0))) return NodeKind::kOther;
   if (name == "Add" && operands == 2) {
     return IsVectorFor(node, 0) != IsVectorFor(node, 1) ? NodeKind::kAddVector : NodeKind::kOther;
   }
   if (name == "BiasAdd") {
     return Number<ms::Int64Imm>(node, 2) == 0 && IsVectorFor(node, 1) ? NodeKind::kAddVector : NodeKind::kOther;
   }
-  return operands == 1 && OperandIsFloat32(node, 0) ? KindOf(ActivationOf(name)) : NodeKind::kOther;
+  return NodeKind::kOther;
 }
 
 KernelReplay::Fused KernelReplay::MakeDense(const DenseGroup& group) {
@@ -99,6 +102,7 @@ KernelReplay::Fused KernelReplay::MakeDense(const DenseGroup& group) {
   if (group.activation != kNoNode) spec.activation = ActivationOf(Algo::GetCNodeName(order[group.activation]));
   Fused fused;
   fused.primitive = engine_->MakeDense(spec);
+  fused.writes_plain = true;
   return fused;
 }
 

@@ -144,6 +144,7 @@ std::vector<GraphNode> KernelReplay::DescribeNodes() {
       nodes[i].operands.push_back({found == positions.end() ? kNoNode : found->second, previous.second});
     }
     for (size_t output = 0; output < RuntimeAlgo::GetKernelMod(order[i])->GetOutputSizeList().size(); ++output) {
+      if (nodes[i].kind == NodeKind::kOtherShape) continue;  // writes nothing, or what is there
       if (graph->IsInRefOutputMap({order[i], output})) nodes[i].writes_in_place = true;
     }
   }
@@ -176,6 +177,7 @@ void KernelReplay::FindFused() {
   for (const DenseGroup& group : FindDenseGroups(nodes, outputs)) {
     std::vector<size_t> members{group.dense};
     for (const DenseGroup::Bias& bias : group.biases) members.push_back(bias.node);
+    members.insert(members.end(), group.other_shapes.begin(), group.other_shapes.end());
     if (group.activation != kNoNode) members.push_back(group.activation);
     if (!Fuse(members, group.last, [&] { return MakeDense(group); })) continue;
     fused_[group.last].source = OperandOf(order[group.dense], 0);
@@ -253,12 +255,17 @@ bool KernelReplay::AddFusedStep(size_t index, const ms::CNodePtr& node) {
   if (!is_in_group_[index]) return AddPooling(node);
   const auto found = fused_.find(index);
   if (found == fused_.end()) return true;  // runs with the group's last node
-  const auto& [source, residual, primitive, winograd] = found->second;
+  const auto& [source, residual, primitive, winograd, writes_plain] = found->second;
   WinogradPlaces places;
   places.source = PlaceIn(source, primitive.source);
   if (primitive.residual != nullptr) places.residual = PlaceIn(residual, primitive.residual);
   places.destination.buffer = NewBuffer(engine_->Bytes(primitive.destination), steps_.size());
-  layouts_[{node, 0}] = {{primitive.destination, places.destination}};
+  if (writes_plain) {
+    const auto& like = RuntimeAlgo::GetOrCreateOutputKernelTensor(node, 0);
+    tensors_[{node, 0}] = Keep(like, places.destination, like->size());
+  } else {
+    layouts_[{node, 0}] = {{primitive.destination, places.destination}};
+  }
   if (winograd != nullptr) {
     AddWinograd(winograd, places);
     return true;
