@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fused_nets import Chain, export, fused_counts, opened
+from fused_nets import Chain, check_all_sizes, export, fused_counts, opened
 from mindspore_serving.worker import _mindspore, fusion, way
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
@@ -263,14 +263,7 @@ def test_fused_layers_compute_what_mindspore_computes(
     with opened(library, model) as fused, opened(library, model, "none") as plain:
         assert fused_counts(fused) == expected
         assert fused_counts(plain) == (0, 0)
-        first: dict[int, list[np.ndarray]] = {}
-        for size in [*model.batch_sizes, *model.batch_sizes[::-1]]:
-            rows = [array[:size] for array in inputs]
-            outputs = [output.copy() for output in fused.run(rows)]
-            assert difference(model.python_run(rows), outputs) == ""
-            assert difference(plain.run(rows), outputs) == ""
-            for before, now in zip(first.setdefault(size, outputs), outputs, strict=True):
-                np.testing.assert_array_equal(before, now)
+        check_all_sizes(model, inputs, fused, plain)
 
 
 class Apart(nn.Cell):

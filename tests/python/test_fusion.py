@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from fused_nets import Chain, export, fused_convolutions, norm, opened
+from fused_nets import Chain, check_all_sizes, export, fused_convolutions, norm, opened
 from mindspore_serving.worker import _mindspore, fusion, way
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import load_model
@@ -144,14 +144,7 @@ def test_fused_convolutions_compute_what_mindspore_computes(
     with opened(library, model) as fused, opened(library, model, "none") as plain:
         assert fused_convolutions(fused) == expected
         assert plain.way == "kernel replay"
-        first: dict[int, list[np.ndarray]] = {}
-        for size in [*model.batch_sizes, *model.batch_sizes[::-1]]:
-            rows = [array[:size] for array in inputs]
-            outputs = [output.copy() for output in fused.run(rows)]
-            assert difference(model.python_run(rows), outputs) == ""
-            assert difference(plain.run(rows), outputs) == ""
-            for before, now in zip(first.setdefault(size, outputs), outputs, strict=True):
-                np.testing.assert_array_equal(before, now)
+        check_all_sizes(model, inputs, fused, plain)
 
 
 def winograd_count(session: Session) -> int:

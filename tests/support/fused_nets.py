@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mindspore_serving.worker import _mindspore
+from mindspore_serving.worker.agreement import difference
 from mindspore_serving.worker.session_library import Session, SessionLibrary
 
 ms: Any = _mindspore.import_mindspore()
@@ -63,3 +64,15 @@ def fused_counts(session: Session) -> tuple[int, int]:
 
 def fused_convolutions(session: Session) -> int:
     return fused_counts(session)[0]
+
+
+def check_all_sizes(model: Any, inputs: list[np.ndarray], fused: Session, plain: Session) -> None:
+    """For each batch size: what MindSpore computes, with and without the runtime, and the same each time."""
+    first: dict[int, list[np.ndarray]] = {}
+    for size in [*model.batch_sizes, *model.batch_sizes[::-1]]:
+        rows = [array[:size] for array in inputs]
+        outputs = [output.copy() for output in fused.run(rows)]
+        assert difference(model.python_run(rows), outputs) == ""
+        assert difference(plain.run(rows), outputs) == ""
+        for before, now in zip(first.setdefault(size, outputs), outputs, strict=True):
+            np.testing.assert_array_equal(before, now)
