@@ -143,10 +143,10 @@ def all_cases(build: Path, get_target: Callable[[str], Target], seconds: int) ->
     servables, env = WORK / "servables", environment()
     return [
         *lifecycle.cases(WORK, env),
-        *ceilings.cases(servables),
-        *serving.cases(),
+        *ceilings.cases(servables, build),
+        *serving.cases(build),
         *codec.cases(build),
-        *models.cases(servables),
+        *models.cases(servables, build),
         *open_loop.cases(build, WORK, get_target, seconds),
         *overload.cases(build, WORK, env, seconds),
         *python_stage.cases(get_target, seconds, WORK),
@@ -192,7 +192,7 @@ def main() -> int:
         if arguments.list or not cases:
             print("\n".join(f"{case.name:18} {case.title}" for case in cases) or "no such case")
             return 0 if cases else 2
-        of_real_models = {case.name for case in models.cases(servables)}
+        of_real_models = {case.name for case in models.cases(servables, arguments.build)}
         real = ["--real"] if any(case.name in of_real_models for case in cases) else []
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / "models.py"), str(servables), *real], check=True)
         outcomes = run_cases(cases, targets, arguments)

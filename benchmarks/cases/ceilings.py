@@ -46,13 +46,17 @@ def _rest_echo(target: Target) -> Load:
     return Load("/echo", ECHO_JSON, len(ECHO_JSON), Shape(32), rest=True)
 
 
-def bare_session(servables: Path, name: str, batch: int, rows: int = 1) -> Callable[[], float]:
-    """Runs a second, times `rows`. `batch`: rows of a run, 0 without a batch dimension."""
+def bare_session(
+    servables: Path, build: Path, name: str, batch: int, rows: int = 1, *options: str
+) -> Callable[[], float]:
+    """Runs a second, times `rows`. `batch`: rows of a run, 0 without a batch dimension. `options`: of
+    bare_session.py."""
 
     def measure() -> float:
         script = Path(__file__).parents[1] / "bare_session.py"
         model = servables / name / "1" / f"{name}.mindir"
         command = ["taskset", "-c", str(SERVER_CORE), sys.executable, str(script), str(model), str(batch)]
+        command += ["--build", str(build), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise RuntimeError(f"bare_session.py failed:\n{done.stdout}{done.stderr}")
@@ -61,7 +65,7 @@ def bare_session(servables: Path, name: str, batch: int, rows: int = 1) -> Calla
     return measure
 
 
-def cases(servables: Path) -> list[LoadCase | FigureCase]:
+def cases(servables: Path, build: Path) -> list[LoadCase | FigureCase]:
     return [
         LoadCase("bare-64x1", "echo, bare nghttp2, 64x1", "bare_nghttp2_echo", _grpc_echo(Shape(64))),
         LoadCase("bare-8x16", "echo, bare nghttp2, 8x16", "bare_nghttp2_echo", _grpc_echo(Shape(8, 16))),
@@ -70,7 +74,10 @@ def cases(servables: Path) -> list[LoadCase | FigureCase]:
         LoadCase("front-8x16", "echo, our front-end, 8x16", "frontend_echo", _grpc_echo(Shape(8, 16)),
                  against="bare-8x16", goal="≤ 115 % CPU"),
         LoadCase("rest-echo", "echo, our REST front-end, 32x1", "rest_echo", _rest_echo, goal="≤ 10 µs CPU"),
-        FigureCase("session-add", "bare session back to back, add", "runs/s", bare_session(servables, "add", 0)),
+        FigureCase("executor-add", "MindSpore's own executor back to back, add", "runs/s",
+                   bare_session(servables, build, "add", 0, 1, "--executor")),
+        FigureCase("session-add", "bare session back to back, add", "runs/s",
+                   bare_session(servables, build, "add", 0)),
         FigureCase("session-addb", "bare session back to back, addb (32 rows a run)", "runs/s",
-                   bare_session(servables, "addb", 32)),
+                   bare_session(servables, build, "addb", 32)),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from cases.ceilings import bare_session
 from harness import messages
 from harness.case import FigureCase, LoadCase, Target
-from harness.load import Load, Shape
+from harness.load import Load, Shape, load_generator
 from harness.targets import ServingTarget
 
 TARGET = "models"
@@ -42,44 +42,45 @@ def _sample(servables: Path, name: str) -> tuple[list[messages.Instance], list[m
         return [{"x": sample["x"]}], [{"y": sample["y"]}]
 
 
-def _grpc(servables: Path, model: Model, shape: Shape) -> Callable[[Target], Load]:
+def _grpc(servables: Path, model: Model, shape: Shape, polled_by: Path | None = None) -> Callable[[Target], Load]:
     def prepare(target: Target) -> Load:
         inputs, expected = _sample(servables, model.name)
         message = messages.predict_message(model.name, "predict", inputs)
         reply_bytes = messages.checked_grpc(target.grpc_address, message, expected, tolerance=1e-4)
-        return Load(messages.GRPC_PATH, messages.grpc_body(message), reply_bytes, shape)
+        return Load(messages.GRPC_PATH, messages.grpc_body(message), reply_bytes, shape, polled_by=polled_by)
 
     return prepare
 
 
-def _rest(servables: Path, model: Model, shape: Shape) -> Callable[[Target], Load]:
+def _rest(servables: Path, model: Model, shape: Shape, polled_by: Path) -> Callable[[Target], Load]:
     def prepare(target: Target) -> Load:
         inputs, expected = _sample(servables, model.name)
         path, body = f"/model/{model.name}:predict", messages.rest_body(inputs)
         reply_bytes = messages.checked_rest(target.rest_address, path, body, expected, tolerance=1e-4)
-        return Load(path, body, reply_bytes, shape, rest=True)
+        return Load(path, body, reply_bytes, shape, rest=True, polled_by=polled_by)
 
     return prepare
 
 
-def cases(servables: Path) -> list[LoadCase | FigureCase]:
+def cases(servables: Path, build: Path) -> list[LoadCase | FigureCase]:
     listed: list[LoadCase | FigureCase] = []
+    polling = load_generator(build)
     for model in MODELS:
         name, title = model.name, model.title
         full, one = f"session-{name}", f"session-{name}-1"
         listed += [
             FigureCase(full, f"bare session back to back, {title} ({model.batch} rows a run)", "rows/s",
-                       bare_session(servables, name, model.batch, rows=model.batch)),
+                       bare_session(servables, build, name, model.batch, model.batch)),
             FigureCase(one, f"bare session back to back, {title} (1 row a run)", "rows/s",
-                       bare_session(servables, name, 1)),
+                       bare_session(servables, build, name, 1)),
             LoadCase(f"{name}-full", f"{title}, gRPC {model.shape}", TARGET, _grpc(servables, model, model.shape),
                      units=1, unit="rows/s", against=full, goal="≥ 95 % once a run takes 1 ms"),
-            LoadCase(f"{name}-1x1", f"{title}, gRPC, one connection", TARGET, _grpc(servables, model, Shape(1)),
-                     against=one, goal="p50: model + 60 µs"),
+            LoadCase(f"{name}-1x1", f"{title}, gRPC, one connection", TARGET,
+                     _grpc(servables, model, Shape(1), polling), against=one, goal="p50: model + 60 µs"),
         ]  # fmt: skip
     mlp = MODELS[0]
     listed.append(
-        LoadCase("mlp-rest-1x1", f"{mlp.title}, REST, one connection", TARGET, _rest(servables, mlp, Shape(1)),
+        LoadCase("mlp-rest-1x1", f"{mlp.title}, REST, one connection", TARGET, _rest(servables, mlp, Shape(1), polling),
                  against="session-mlp-1", goal="p50: model + 60 µs")
     )  # fmt: skip
     return listed

@@ -9,7 +9,7 @@ from pathlib import Path
 from cases.serving import TARGET, sum_instances
 from harness import messages
 from harness.case import FigureCase, Outcome, Target
-from harness.load import GRACE_SECONDS, LOAD_CORE, LoadError
+from harness.load import GRACE_SECONDS, LOAD_CORE, LoadError, load_generator
 
 SERVABLE = "addb"
 CONNECTIONS = 16
@@ -27,7 +27,7 @@ class OpenLoop:
     """The peak and one run at each share of it, when the first figure of a repetition is asked for."""
 
     def __init__(self, build: Path, work: Path, get_target: Callable[[str], Target], seconds: int) -> None:
-        self._generator = build / "benchmarks" / "load_generator"
+        self._generator = load_generator(build)
         self._body = work / "open_loop.bin"
         self._get_target = get_target
         self._seconds = seconds

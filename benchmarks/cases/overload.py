@@ -15,7 +15,7 @@ import numpy as np
 
 from harness import messages
 from harness.case import FigureCase
-from harness.load import LOAD_CORE, LoadError
+from harness.load import LOAD_CORE, LoadError, load_generator
 from harness.targets import ServingTarget, run_seconds
 
 DEADLINE_MS = 1000
@@ -28,7 +28,7 @@ class Overload:
     """One round, when the first of its figures is asked for; the others of that repetition read it."""
 
     def __init__(self, build: Path, work: Path, env: dict[str, str], seconds: int) -> None:
-        self._generator = build / "benchmarks" / "load_generator"
+        self._generator = load_generator(build)
         self._work = work
         self._env = {**env, "BENCH_SERVABLES": "busy"}
         self._seconds = seconds

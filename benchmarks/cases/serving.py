@@ -1,12 +1,13 @@
 """Cases against the serving server: the rows of the budget."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from harness import messages
 from harness.case import LoadCase, Target
-from harness.load import Load, Shape
+from harness.load import Load, Shape, load_generator
 
 TARGET = "serving"
 IN_FLIGHT_64 = Shape(64)
@@ -25,11 +26,13 @@ def sum_instances(count: int, dtype: type = np.float32, shape: tuple[int, ...] =
     return inputs, [{"y": (one["x1"] + one["x2"]).astype(np.float32)} for one in inputs]
 
 
-def grpc_load(servable: str, method: str, shape: Shape, data: Data) -> Callable[[Target], Load]:
+def grpc_load(
+    servable: str, method: str, shape: Shape, data: Data, polled_by: Path | None = None
+) -> Callable[[Target], Load]:
     def prepare(target: Target) -> Load:
         message = messages.predict_message(servable, method, data[0])
         reply_bytes = messages.checked_grpc(target.grpc_address, message, data[1])
-        return Load(messages.GRPC_PATH, messages.grpc_body(message), reply_bytes, shape)
+        return Load(messages.GRPC_PATH, messages.grpc_body(message), reply_bytes, shape, polled_by=polled_by)
 
     return prepare
 
@@ -50,22 +53,26 @@ def _total_json(target: Target) -> Load:
     return _rest("total", "predict", Shape(1), ([{"x": x}], expected))(target)
 
 
-def cases() -> list[LoadCase]:
+def cases(build: Path) -> list[LoadCase]:
     one, one_int, sixteen = sum_instances(1), sum_instances(1, np.int32), sum_instances(16)
     big = sum_instances(1, shape=BIG_SHAPE)
 
-    def grpc(servable: str, shape: Shape, data: Data = one, method: str = "predict"):
-        return grpc_load(servable, method, shape, data)
+    def grpc(
+        servable: str, shape: Shape, data: Data = one, method: str = "predict", polled_by: Path | None = None
+    ) -> Callable[[Target], Load]:
+        return grpc_load(servable, method, shape, data, polled_by)
 
     return [
         LoadCase("addb-64x1", "addb, gRPC 64x1", TARGET, grpc("addb", IN_FLIGHT_64), against="bare-64x1",
                  goal="≤ 25 µs CPU, ≥ 60 % rate"),
         LoadCase("addb-8x16", "addb, gRPC 8x16", TARGET, grpc("addb", Shape(8, 16)), against="bare-8x16",
                  goal="≤ 10 µs CPU"),
-        LoadCase("add-64x1", "add (no batch), gRPC 64x1", TARGET, grpc("add", IN_FLIGHT_64), against="session-add",
+        LoadCase("add-64x1", "add (no batch), gRPC 64x1", TARGET, grpc("add", IN_FLIGHT_64), against="executor-add",
                  goal="≥ 80 %"),
-        LoadCase("add-1x1", "add, one connection", TARGET, grpc("add", Shape(1)), against="session-add",
-                 goal="p50: model + 60 µs"),
+        LoadCase("add-1x1", "add, one connection", TARGET, grpc("add", Shape(1), polled_by=load_generator(build)),
+                 against="session-add", goal="p50: model + 60 µs"),
+        LoadCase("add-asleep-1x1", "add, one connection, a client that sleeps", TARGET, grpc("add", Shape(1)),
+                 against="session-add"),
         LoadCase("addb-rest", "addb, REST 64x1", TARGET, _rest("addb", "predict", IN_FLIGHT_64, one),
                  against="addb-64x1", goal="≥ 75 % rate"),
         LoadCase("add-rest", "add, REST 64x1", TARGET, _rest("add", "predict", IN_FLIGHT_64, one),
@@ -75,7 +82,11 @@ def cases() -> list[LoadCase]:
         LoadCase("addb-16i", "addb, 16 instances a request, 16x1", TARGET, grpc("addb", Shape(16), sixteen),
                  units=16, unit="instances/s", against="session-addb"),
         LoadCase("add-16i", "add, 16 instances a request, 16x1", TARGET, grpc("add", Shape(16), sixteen),
-                 units=16, unit="instances/s", against="session-add", goal="≥ 80 %"),
+                 units=16, unit="instances/s", against="executor-add", goal="≥ 80 %"),
+        LoadCase("addb-16i-8x16", "addb, 16 instances a request, 8x16", TARGET, grpc("addb", Shape(8, 16), sixteen),
+                 units=16, unit="instances/s", against="session-addb"),
+        LoadCase("add-16i-8x16", "add, 16 instances a request, 8x16", TARGET, grpc("add", Shape(8, 16), sixteen),
+                 units=16, unit="instances/s", against="session-add"),
         LoadCase("big-c1", "4 MiB in, 2 MiB out, gRPC 1x1", TARGET, grpc("big", Shape(1), big),
                  units=BIG_MB, unit="MB/s"),
         LoadCase("big-c4", "4 MiB in, 2 MiB out, gRPC 4x1", TARGET, grpc("big", Shape(4), big),

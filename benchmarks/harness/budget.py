@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from harness.case import Outcome
 
 Outcomes = Mapping[str, Outcome]
+_MET = {True: "yes", False: "no", None: "-"}
 
 # Requests a second of the old package over gRPC, but for `big-*`: MB/s, and `16i`: instances a second.
 OLD = {"addb-8x16": 16_400, "add-64x1": 3_400, "cast": 2_020, "addb-16i": 34_000, "big-c1": 281, "big-c4": 383}
 
 
+LONG_RUN_US = 1000.0  # "once a run takes 1 ms"
+
+
 @dataclass(frozen=True)
 class Verdict:
     got: str
-    met: bool
+    met: bool | None  # None: the goal is not about such a case
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,22 @@ def _start_up(outcomes: Outcomes) -> Verdict:
     return Verdict(f"{more:+.2f} s", more <= 0.3)
 
 
-def _of_model(name: str, title: str) -> list[Row]:
+def _share_of_long_runs(case: str, model: str, batch: int, least: float) -> Callable[[Outcomes], Verdict]:
+    """The share of the bare session, decided where a run of `batch` rows takes long enough."""
+
+    def judge(outcomes: Outcomes) -> Verdict:
+        verdict = _share(case, model, least)(outcomes)
+        run_us = batch * 1e6 / outcomes[model].figure
+        return verdict if run_us >= LONG_RUN_US else Verdict(f"{verdict.got}, runs of {run_us:,.0f} µs", None)
+
+    return judge
+
+
+def _of_model(name: str, title: str, batch: int) -> list[Row]:
     full, one = f"session-{name}", f"session-{name}-1"
     return [
         Row(f"{title}, full batches", "≥ 95 % of the bare session, once a run takes 1 ms", (f"{name}-full", full),
-            _share(f"{name}-full", full, 0.95)),
+            _share_of_long_runs(f"{name}-full", full, batch, 0.95)),
         Row(f"{title}, one connection", "p50: the model's own time + 60 µs", (f"{name}-1x1", one),
             _own_time_and(f"{name}-1x1", one, 60)),
     ]  # fmt: skip
@@ -98,8 +113,8 @@ def rows(big_mb: float) -> list[Row]:
             _share("addb-64x1", "bare-64x1", 0.6)),
         Row("addb, gRPC 8x16", "≤ 10 µs CPU", ("addb-8x16",), _at_most("addb-8x16", "cpu_us", 10, "µs")),
         Row("addb, gRPC 8x16", "≥ 8 times the old package (other run)", ("addb-8x16",), _times_old("addb-8x16", 8)),
-        Row("add, gRPC 64x1", "≥ 80 % of the bare session", ("add-64x1", "session-add"),
-            _share("add-64x1", "session-add", 0.8)),
+        Row("add, gRPC 64x1", "≥ 80 % of MindSpore's own executor", ("add-64x1", "executor-add"),
+            _share("add-64x1", "executor-add", 0.8)),
         Row("add, gRPC 64x1", "≥ 3 times the old package (other run)", ("add-64x1",), _times_old("add-64x1", 3)),
         Row("add, one connection", "p50: the model's own time + 60 µs", ("add-1x1", "session-add"),
             _own_time_and("add-1x1", "session-add", 60)),
@@ -110,8 +125,8 @@ def rows(big_mb: float) -> list[Row]:
             _times_old("cast", 5)),
         Row("addb, 16 instances a request", "≥ 10 times the old package (other run)", ("addb-16i",),
             _times_old("addb-16i", 10, units=16)),
-        Row("add, 16 instances a request", "≥ 80 % of the bare session", ("add-16i", "session-add"),
-            _share("add-16i", "session-add", 0.8, units=16)),
+        Row("add, 16 instances a request", "≥ 80 % of MindSpore's own executor", ("add-16i", "executor-add"),
+            _share("add-16i", "executor-add", 0.8, units=16)),
         Row("4 MiB in, 2 MiB out, 1x1", "≥ 3 times the old package (other run)", ("big-c1",),
             _times_old("big-c1", 3, units=big_mb)),
         Row("4 MiB in, 2 MiB out, 4x1", "≥ 3 times the old package (other run)", ("big-c4",),
@@ -119,9 +134,9 @@ def rows(big_mb: float) -> list[Row]:
         Row("21 MB of JSON numbers", "≤ 150,000 µs", ("json-21mb",), _at_most("json-21mb", "p50_us", 150_000, "µs")),
         Row("784 floats of JSON, read and written", "≤ 15 µs CPU", ("json-row",),
             _at_most("json-row", "figure", 15, "µs")),
-        *_of_model("mlp", "MLP 784-512-10"),
-        *_of_model("lenet", "digits LeNet"),
-        *_of_model("resnet50", "ResNet-50"),
+        *_of_model("mlp", "MLP 784-512-10", 32),
+        *_of_model("lenet", "digits LeNet", 32),
+        *_of_model("resnet50", "ResNet-50", 4),
         Row("start of a servable to ready", "MindSpore's own time + 0.30 s", ("start-up", "bare-load"), _start_up),
         Row("memory of the server process, idle", "≤ 40 MB", ("memory",), _at_most("memory", "figure", 40, "MB")),
     ]  # fmt: skip
@@ -134,5 +149,5 @@ def judged(listed: list[Row], outcomes: Outcomes) -> list[tuple[str, str, str, s
         ran = [outcomes.get(case) for case in row.cases]
         if all(one is not None and not one.error and (one.samples or one.figures) for one in ran):
             verdict = row.judge(outcomes)
-            table.append((row.what, row.budget, verdict.got, "yes" if verdict.met else "no"))
+            table.append((row.what, row.budget, verdict.got, _MET[verdict.met]))
     return table

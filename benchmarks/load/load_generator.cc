@@ -1,12 +1,13 @@
 // The load generator of all comparisons: unary gRPC or HTTP/1.1, closed or open loop. Prints one line of JSON.
 //   load_generator --port N --body FILE --reply-bytes N (--rate R | --in-flight N)
 //                  [--protocol grpc|http] [--path /...] [--headers FILE] [--connections 32] [--seconds 5] [--warm-up 1]
-//                  [--deadline-ms N] [--patience 30] [--reply-slack 0] [--samples FILE] [--pids P,P,...]
+//                  [--deadline-ms N] [--patience 30] [--reply-slack 0] [--samples FILE] [--pids P,P,...] [--polls 1]
 //
 // Open loop (--rate): requests leave when the schedule says so, however slow the server is, and a request's time counts
 // from the moment it was due: a stall is seen by all requests that were due in it. Over HTTP/1.1 a request that finds
 // no idle connection waits, and its clock runs.
 // Closed loop (--in-flight): the next request leaves when one comes back, on the same connection.
+// --polls 1: looks for answers without sleeping, so that waking this process, and its processor, is in no one's time.
 //
 // The body is the HTTP body, for gRPC with its five bytes of prefix. A reply of another length (beyond --reply-slack)
 // or with an error is no goodput. --headers has a `name: value` a line. --samples keeps some of the replies, each after
@@ -58,6 +59,7 @@ struct Options {
   double warm_up = 1;
   double patience = 30;  // for what is still in flight at the end
   std::string samples;
+  bool polls = false;
   std::vector<pid_t> pids;
 };
 
@@ -258,10 +260,10 @@ bool Generator::FlushDirty() {
   return true;
 }
 
-// Reads what has come, and sleeps until something comes or until_ns.
+// Reads what has come, and sleeps until something comes or until_ns; with --polls it returns at once.
 bool Generator::Poll(int64_t until_ns) {
   epoll_event events[256];
-  const int64_t wait_ns = std::max<int64_t>(0, until_ns - RealClock().NowNs());
+  const int64_t wait_ns = options_.polls ? 0 : std::max<int64_t>(0, until_ns - RealClock().NowNs());
   const timespec wait{wait_ns / kNanosPerSecond, wait_ns % kNanosPerSecond};
   const int count = epoll_pwait2(epoll_, events, std::size(events), &wait, nullptr);
   for (int i = 0; i < count; ++i) {
@@ -401,6 +403,7 @@ bool Parse(int argc, char** argv, Options* options) {
   options->seconds = number("--seconds", 5);
   options->warm_up = number("--warm-up", 1);
   options->patience = number("--patience", 30);
+  options->polls = number("--polls", 0) != 0;
   const bool one_each = !options->http || options->in_flight <= options->connections;
   return options->port > 0 && !options->request.body.empty() && options->reply_bytes > 0 && options->connections > 0 &&
          (options->rate > 0) != (options->in_flight > 0) && one_each;

@@ -181,7 +181,7 @@ def main() -> int:
         "machine": environment.machine(),
         "settings": settings,
         "versions": {rival.name: environment.versions(rival) for rival in rivals},
-        "ceilings": ceilings.measure(works, WORK / "models", python, packages_of(beside)).as_json(),
+        "ceilings": ceilings.measure(works, WORK / "models", arguments.build, python, packages_of(beside)).as_json(),
     }
     budget = None if budget_minutes is None else budget_minutes * 60 - (time.monotonic() - began)
     rows: list[Row] = []

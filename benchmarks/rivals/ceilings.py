@@ -57,13 +57,16 @@ def memcpy_mb_s() -> float:
     return copies * _MEMCPY_BYTES / 1e6 / (time.perf_counter() - started)
 
 
-def _run_times(model: Path, rows: Sequence[int]) -> list[float]:
+def _run_times(model: Path, build: Path, rows: Sequence[int]) -> list[float]:
     """Of a run with so many rows, in µs."""
-    text = _pinned([sys.executable, str(FOLDER.parent / "bare_session.py"), str(model), *map(str, rows)], {}, 60)
+    script = FOLDER.parent / "bare_session.py"
+    text = _pinned([sys.executable, str(script), str(model), *map(str, rows), "--build", str(build)], {}, 60)
     return [1e6 / float(line) for line in text.splitlines()[-len(rows) :]]
 
 
-def measure(works: Sequence[str], models: Path, function_python: Path | None, packages: Sequence[Path]) -> Ceilings:
+def measure(
+    works: Sequence[str], models: Path, build: Path, function_python: Path | None, packages: Sequence[Path]
+) -> Ceilings:
     found = Ceilings(memcpy_mb_s=memcpy_mb_s())
     env = {
         "PYTHONPATH": os.pathsep.join(map(str, (FOLDER / "shared", *packages))),
@@ -77,7 +80,9 @@ def measure(works: Sequence[str], models: Path, function_python: Path | None, pa
         try:
             for name in names:
                 if name not in times:
-                    times[name] = _run_times(models / "mindir" / f"{name}.mindir", [batch, 1] if batch > 1 else [batch])
+                    times[name] = _run_times(
+                        models / "mindir" / f"{name}.mindir", build, [batch, 1] if batch > 1 else [batch]
+                    )
             found.sessions[work] = max(1, batch) * 1e6 / sum(times[name][0] for name in names)
             found.one_row_us[work] = sum(times[name][-1] for name in names)
         except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:

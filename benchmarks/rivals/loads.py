@@ -36,7 +36,7 @@ class Measured:
     max_us: float
     cpu_us: float  # of the server's processes, a right answer
     busy: float  # of the server's core
-    generator_busy: float  # of the generator's core: near 1, the generator is what was measured
+    generator_busy: float  # of the generator's core: near 1, the generator is what was measured; 0 where it polls
     sent: int
     wrong: int  # errors and answers of another length
     unanswered: int
@@ -46,7 +46,13 @@ class Measured:
         return asdict(self)
 
 
-def parse(text: str, seconds: float) -> Measured:
+def polls(level: Level) -> bool:
+    """Whether the generator looks for answers without sleeping: where one request is in flight, waking the generator
+    would be the larger part of its time."""
+    return not level.rate and level.shape.connections * level.shape.streams == 1
+
+
+def parse(text: str, seconds: float, polling: bool = False) -> Measured:
     figures = json.loads(text)
     if not figures["right"]:
         raise LoadError(f"no right answer came: {figures['errors'] or 'none at all'}")
@@ -55,7 +61,7 @@ def parse(text: str, seconds: float) -> Measured:
         *(figures[f"accepted_{name}_us"] for name in ("p50", "p90", "p99", "p999", "max")),
         cpu_us=figures["server_cpu_s"] / figures["right"] * 1e6,
         busy=figures["server_cpu_s"] / seconds,
-        generator_busy=figures["generator_cpu_s"] / seconds,
+        generator_busy=0.0 if polling else figures["generator_cpu_s"] / seconds,
         sent=figures["sent"],
         wrong=figures["refused"],
         unanswered=figures["unanswered"],
@@ -108,6 +114,7 @@ class LoadGenerator:
             "seconds": seconds, "warm-up": self.warm_up, "patience": PATIENCE_SECONDS, "samples": samples,
             "pids": ",".join(map(str, pids)), **({} if grpc else {"headers": headers}),
             **({"rate": level.rate} if level.rate else {"in-flight": in_flight}),
+            **({"polls": 1} if polls(level) else {}),
         }  # fmt: skip
         command = ["taskset", "-c", str(LOAD_CORE), str(self._program)]
         for name, value in options.items():
@@ -119,4 +126,4 @@ class LoadGenerator:
             raise LoadError(f"the load generator did not end within {limit:.0f} s") from None
         if done.returncode:
             raise LoadError(f"the load generator ended with {done.returncode}: {done.stderr.strip()}")
-        return parse(done.stdout, seconds), read_samples(samples)
+        return parse(done.stdout, seconds, polls(level)), read_samples(samples)

@@ -22,7 +22,8 @@ METHOD = """## How each figure was got
 - **Checked answers.** Before any load an answer is decoded and compared with what MindSpore's executor and NumPy
   computed. Under load each answer must have that one's length, and up to 16 of each run are decoded and compared.
 - **One generator** (`benchmarks/load/load_generator.cc`) sends gRPC and HTTP/1.1 to all, from the other core. Rows in
-  which it was full itself (above 90 % of its core) are marked: the server could have done more.
+  which it was full itself (above 90 % of its core) are marked: the server could have done more. Where one request is in
+  flight (`1x1`) it looks for the answer without sleeping, as waking a sleeping client takes longer than a quick answer.
 - **CPU a request.** User and system time of all processes that the server started, read at the beginning and the end
   of the measured time and divided by the right answers in it.
 - **Memory.** Proportional set size of these processes after the run. Ours holds MindSpore.

@@ -1,11 +1,9 @@
 #include "distributed/rank_link.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <chrono>
 #include <utility>
 
+#include "base/thread.h"
 #include "net/dial.h"
 
 namespace msserving {
@@ -42,19 +40,11 @@ Status RankLink::Open(const WorkerAddress& worker, int64_t timeout_ns, RankLinkL
 }
 
 void RankLink::Start(FrameKind hello, std::string hello_body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   loop_.Post([this, hello, body = std::move(hello_body)] {
     connection_->Begin();
     connection_->Send(hello, body);
   });
-  thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "rank-link");
-    loop_.Run();
-  });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = StartThread("rank-link", [this] { loop_.Run(); });
 }
 
 RankLink::~RankLink() {

@@ -1,8 +1,6 @@
 #include "distributed/rank_server.h"
 
 #include <netinet/in.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "distributed/rank_session.h"
 #include "net/listen.h"
 
@@ -45,15 +44,7 @@ Status RankServer::Create(RankServerOptions options, std::unique_ptr<RankServer>
   }
   made->ranks_.resize(made->options_.rank_size);
   made->UpdateProgress();
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  made->thread_ = std::thread([raw = made.get()] {
-    pthread_setname_np(pthread_self(), "serving-ranks");
-    raw->loop_.Run();
-  });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  made->thread_ = StartThread("serving-ranks", [raw = made.get()] { raw->loop_.Run(); });
   *server = std::move(made);
   return Status::Ok();
 }

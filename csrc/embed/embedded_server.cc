@@ -1,6 +1,5 @@
 #include "embed/embedded_server.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -9,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log_event.h"
+#include "base/thread.h"
 #include "embed/error.h"
 #include "embed/python_interpreter.h"
 #include "server/signals.h"
@@ -151,19 +151,13 @@ void EmbeddedServer::WatchVersions(int64_t interval_ns, int64_t drain_ns) {
     watch_drain_ns_ = drain_ns;
     ++watch_orders_;
     if (interval_ns > 0 && !watch_.joinable()) {
-      sigset_t all;
-      sigset_t before;
-      sigfillset(&all);
-      pthread_sigmask(SIG_SETMASK, &all, &before);
-      watch_ = std::thread([this] { RunWatch(); });
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      watch_ = StartThread("serving-watch", [this] { RunWatch(); });
     }
   }
   watch_changed_.notify_all();
 }
 
 void EmbeddedServer::RunWatch() {
-  pthread_setname_np(pthread_self(), "serving-watch");
   std::string told;
   for (;;) {
     uint64_t orders = 0;

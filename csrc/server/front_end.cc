@@ -1,8 +1,6 @@
 #include "server/front_end.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -14,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/thread.h"
 #include "net/listen.h"
 #include "protocol/grpc_predict_service.h"
 #include "protocol/rest_service.h"
@@ -55,20 +54,6 @@ std::function<void()> AtCall(size_t n, std::function<void()> function) {
   };
 }
 
-// Signals are for the user's main thread.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
 }  // namespace
 
 FrontEnd::FrontEnd(FrontEndOptions options) : options_(options) {}
@@ -76,7 +61,6 @@ FrontEnd::FrontEnd(FrontEndOptions options) : options_(options) {}
 FrontEnd::~FrontEnd() { Stop(); }
 
 Status FrontEnd::Start() {
-  const BlockedSignals blocked;
   for (int i = 0; i < std::max(1, options_.io_threads); ++i) {
     auto loop = std::make_unique<LoopThread>(&readiness_);
     loop->loop.SetSpin(options_.spin_ns);
@@ -90,10 +74,7 @@ Status FrontEnd::Start() {
     loop->rest_service = std::make_unique<RestService>(loop->dispatcher.get(), loop.get());
     loops_.push_back(std::move(loop));
     LoopThread* started = loops_.back().get();
-    started->thread = std::thread([started, i] {
-      pthread_setname_np(pthread_self(), ("serving-io-" + std::to_string(i)).c_str());
-      started->loop.Run();
-    });
+    started->thread = StartThread("serving-io-" + std::to_string(i), [started] { started->loop.Run(); });
   }
   return Status::Ok();
 }

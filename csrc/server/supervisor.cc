@@ -1,12 +1,12 @@
 #include "server/supervisor.h"
 
-#include <pthread.h>
 #include <signal.h>
 
 #include <algorithm>
 #include <future>
 #include <utility>
 
+#include "base/thread.h"
 #include "server/supervisor_state.h"
 
 namespace msserving {
@@ -22,15 +22,7 @@ Supervisor::Supervisor(FrontEnd* front_end, SupervisorOptions options)
 Supervisor::~Supervisor() { Stop(0); }
 
 void Supervisor::Start() {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  state_->thread = std::thread([state = state_.get()] {
-    pthread_setname_np(pthread_self(), "serving-super");
-    state->loop.Run();
-  });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  state_->thread = StartThread("serving-super", [state = state_.get()] { state->loop.Run(); });
 }
 
 uint64_t Supervisor::Add(ServableSpec spec) {

@@ -1,6 +1,8 @@
 #include "tensor/exchange.h"
 
 #include <cstring>
+#include <string>
+#include <utility>
 
 namespace msserving {
 namespace {
@@ -47,6 +49,17 @@ bool HeadFits(uint64_t slab_bytes, uint64_t offset, uint64_t bytes) {
 }
 
 }  // namespace
+
+Status MapControlMemory(UniqueFd fd, SharedMemory* memory) {
+  if (Status status = SharedMemory::Map(std::move(fd), memory); !status.ok()) {
+    return status;
+  }
+  if (memory->size() < ChannelLayout::kBytes) {
+    return Status(ErrorKind::kInternal, "control memory of " + std::to_string(memory->size()) + " bytes, " +
+                                            std::to_string(ChannelLayout::kBytes) + " are needed");
+  }
+  return Status::Ok();
+}
 
 uint64_t RequestBlockBytes(std::span<const TensorView> tensors) {
   uint64_t bytes = AlignUp(sizeof(RequestRecord) + tensors.size() * sizeof(TensorRecord));

@@ -23,6 +23,7 @@
 
 #include "base/error.h"
 #include "tensor/ring.h"
+#include "tensor/shared_memory.h"
 #include "tensor/tensor_view.h"
 
 namespace msserving {
@@ -61,6 +62,9 @@ struct ChannelLayout {
   static constexpr size_t kBoard = kReleases + WholePages(RingBytes(kReleaseRingCapacity));
   static constexpr size_t kBytes = kBoard + WholePages(sizeof(WorkerBoard));
 };
+
+// Maps the control memory of a channel, which another process has made; fails if it is smaller than the layout.
+Status MapControlMemory(UniqueFd fd, SharedMemory* memory);
 
 // What the server tells the worker about one instance of a request.
 enum class InstanceOrder : uint8_t {

@@ -1,8 +1,6 @@
 #include "worker/agent_link.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/thread.h"
 #include "worker/lifeline.h"
 
 namespace msserving {
@@ -72,12 +71,7 @@ Status AgentLink::Follow() {
   if (!stop_) {
     return Status(ErrorKind::kInternal, std::string("cannot watch the launcher: ") + std::strerror(errno));
   }
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "lifeline");
+  thread_ = StartThread("lifeline", [this] {
     pollfd watched[2] = {{stop_.get(), POLLIN, 0}, {socket_.get(), POLLRDHUP, 0}};
     while (poll(watched, 2, -1) <= 0) {
     }
@@ -85,7 +79,6 @@ Status AgentLink::Follow() {
       KillProcessGroup();
     }
   });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return Status::Ok();
 }
 

@@ -8,12 +8,8 @@ Status Channel::Open(Descriptors descriptors, std::unique_ptr<Channel>* channel)
   SharedMemory control;
   SharedMemory replies;
   SharedMemory requests;
-  if (Status status = SharedMemory::Map(std::move(descriptors.control), &control); !status.ok()) {
+  if (Status status = MapControlMemory(std::move(descriptors.control), &control); !status.ok()) {
     return status;
-  }
-  if (control.size() < ChannelLayout::kBytes) {
-    return Status(ErrorKind::kInternal, "control memory of " + std::to_string(control.size()) + " bytes, " +
-                                            std::to_string(ChannelLayout::kBytes) + " are needed");
   }
   if (Status status = SharedMemory::Map(std::move(descriptors.reply_slab), &replies); !status.ok()) {
     return status;

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/thread.h"
 #include "tensor/exchange.h"
 
 namespace msserving {
@@ -40,15 +40,7 @@ Status Lifeline::Start(int control_socket, int control_memory) {
   if (Status status = SharedMemory::Map(std::move(memory), &memory_); !status.ok()) {
     return status;
   }
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "lifeline");
-    Run();
-  });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = StartThread("lifeline", [this] { Run(); });
   return Status::Ok();
 }
 

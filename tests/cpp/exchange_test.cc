@@ -113,5 +113,18 @@ TEST(ControlSocket, CarriesBodiesAndDescriptors) {
   EXPECT_EQ(ReceiveControl(b.get(), &message).kind(), ErrorKind::kCancelled);
 }
 
+TEST(ControlMemory, ThatIsTooSmallIsRefused) {
+  for (const size_t missing : {size_t{0}, size_t{4096}}) {
+    SharedMemory made;
+    ASSERT_TRUE(SharedMemory::Create("rings", ChannelLayout::kBytes - missing, &made).ok());
+    SharedMemory mapped;
+    const Status status = MapControlMemory(UniqueFd(dup(made.fd())), &mapped);
+    EXPECT_EQ(status.ok(), missing == 0) << status.message();
+    EXPECT_EQ(status.message(), missing == 0 ? ""
+                                             : "control memory of " + std::to_string(ChannelLayout::kBytes - missing) +
+                                                   " bytes, " + std::to_string(ChannelLayout::kBytes) + " are needed");
+  }
+}
+
 }  // namespace
 }  // namespace msserving

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
-#include <future>
 #include <map>
 #include <memory>
 #include <string>
@@ -13,8 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "../support/loop_thread.h"
 #include "grpc_test_client.h"
-#include "net/listen.h"
 #include "protocol/predict_client_codec.h"
 #include "wire_builder.h"
 
@@ -108,32 +107,21 @@ class FakeHealth final : public HealthSource {
 class GrpcPredictServiceTest : public testing::Test {
  protected:
   GrpcPredictServiceTest() {
-    std::vector<UniqueFd> sockets;
-    const Status listening = Listen({"127.0.0.1", 0, ""}, 1, &sockets);
-    EXPECT_TRUE(listening.ok()) << listening.message();
-    sockaddr_in address{};
-    socklen_t size = sizeof(address);
-    getsockname(sockets[0].get(), reinterpret_cast<sockaddr*>(&address), &size);
-    port_ = ntohs(address.sin_port);
-    server_ = std::make_unique<GrpcServer>(&loop_, std::move(sockets[0]), GrpcServerOptions{}, &service_, nullptr);
-    thread_ = std::thread([this] { loop_.Run(); });
+    UniqueFd socket = ListenAnywhere(&port_);
+    OnLoop([&] {
+      server_ =
+          std::make_unique<GrpcServer>(&thread_.loop(), std::move(socket), GrpcServerOptions{}, &service_, nullptr);
+    });
   }
 
   ~GrpcPredictServiceTest() override {
-    OnLoop([this] { server_.reset(); });
-    loop_.Stop();
-    thread_.join();
-    EXPECT_EQ(service_.calls_in_flight(), 0u);
+    OnLoop([this] {
+      server_.reset();
+      EXPECT_EQ(service_.calls_in_flight(), 0u);
+    });
   }
 
-  void OnLoop(const std::function<void()>& function) {
-    std::promise<void> done;
-    loop_.Post([&] {
-      function();
-      done.set_value();
-    });
-    done.get_future().get();
-  }
+  void OnLoop(const std::function<void()>& function) { thread_.Do(function); }
 
   // True as soon as the condition holds on the loop.
   bool Eventually(const std::function<bool()>& condition) {
@@ -196,9 +184,8 @@ class GrpcPredictServiceTest : public testing::Test {
   FakeDispatcher dispatcher_;
   FakeHealth health_;
   GrpcPredictService service_{&dispatcher_, &health_};
-  EventLoop loop_;
+  LoopThread thread_;
   std::unique_ptr<GrpcServer> server_;
-  std::thread thread_;
   int port_ = 0;
   int released_ = 0;
   int released_at_once_ = 0;

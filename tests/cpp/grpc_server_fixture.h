@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
+#include "../support/loop_thread.h"
 #include "h2_test_client.h"
 #include "net/grpc_server.h"
-#include "net/listen.h"
 #include "net/tls.h"
 
 namespace msserving::testing {
@@ -155,14 +155,8 @@ class GrpcServerTest : public ::testing::Test {
   void Serve(GrpcServerOptions options = {}, const FakeClock* fake = nullptr,
              std::shared_ptr<TlsContext> tls = nullptr) {
     loop_ = fake != nullptr ? std::make_unique<EventLoop>(*fake) : std::make_unique<EventLoop>();
-    std::vector<UniqueFd> sockets;
-    const Status status = Listen({"127.0.0.1", 0, ""}, 1, &sockets);
-    ASSERT_TRUE(status.ok()) << status.message();
-    sockaddr_in address{};
-    socklen_t size = sizeof(address);
-    getsockname(sockets[0].get(), reinterpret_cast<sockaddr*>(&address), &size);
-    port_ = ntohs(address.sin_port);
-    server = std::make_unique<GrpcServer>(loop_.get(), std::move(sockets[0]), options, &service, std::move(tls));
+    UniqueFd socket = ListenAnywhere(&port_);
+    server = std::make_unique<GrpcServer>(loop_.get(), std::move(socket), options, &service, std::move(tls));
     thread_ = std::thread([this] { loop_->Run(); });
   }
 

@@ -1,7 +1,6 @@
 // A small gRPC client on nghttp2 for tests: one connection, unary calls, blocking, on the caller's thread.
 #pragma once
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -16,6 +15,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "../support/loopback.h"
 
 namespace msserving {
 
@@ -34,12 +35,8 @@ class GrpcTestClient {
   };
 
   explicit GrpcTestClient(int port) {
-    fd_ = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    fd_ = ConnectTo(port);
+    EXPECT_GE(fd_, 0);
     const int on = 1;
     setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     timeval timeout{20, 0};
@@ -147,12 +144,8 @@ class GrpcTestClient {
   void Send() {
     const uint8_t* data;
     for (ssize_t size; (size = nghttp2_session_mem_send(session_, &data)) > 0;) {
-      for (ssize_t sent = 0; sent < size;) {
-        const ssize_t count = send(fd_, data + sent, static_cast<size_t>(size - sent), MSG_NOSIGNAL);
-        if (count <= 0) {
-          return;
-        }
-        sent += count;
+      if (!SendAll(fd_, {reinterpret_cast<const char*>(data), static_cast<size_t>(size)})) {
+        return;
       }
     }
   }

@@ -11,7 +11,6 @@
 namespace msserving {
 namespace {
 
-using testing::ConnectTo;
 using testing::Frame;
 using testing::GrpcServerTest;
 using testing::kMagic;

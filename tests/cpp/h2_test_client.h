@@ -1,9 +1,7 @@
 // A gRPC client for tests that lets one do what a proper client would not: half requests, broken frames, no reading.
 #pragma once
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <nghttp2/nghttp2.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -21,6 +19,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "../support/loopback.h"
 
 namespace msserving::testing {
 
@@ -46,19 +46,6 @@ struct Response {
   }
   std::string status() const { return header("grpc-status"); }
 };
-
-inline int ConnectTo(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
-    return fd;
-  }
-  close(fd);
-  return -1;
-}
 
 inline bool Connects(int port) {
   const int fd = ConnectTo(port);
@@ -220,16 +207,7 @@ class H2Client {
   }
 
   // Past nghttp2. False: the server has hung up.
-  bool SendRaw(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t sent = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent <= 0) {
-        return false;
-      }
-      bytes.remove_prefix(static_cast<size_t>(sent));
-    }
-    return true;
-  }
+  bool SendRaw(std::string_view bytes) { return SendAll(fd_, bytes); }
 
   bool ended = false;
   bool greeted = false;

@@ -14,6 +14,7 @@
 
 #include "fake_ascendcl.h"
 #include "session/session.h"
+#include "session_tensor.h"
 
 namespace msserving {
 namespace {
@@ -37,29 +38,6 @@ std::string BrokenRules() {
 }
 size_t Calls(const char* function) {
   return reinterpret_cast<decltype(&fake_ascendcl_calls)>(FakeSymbol("fake_ascendcl_calls"))(function);
-}
-
-// Storage as the ABI promises it.
-template <typename T>
-struct Tensor {
-  Tensor(DataType dtype, std::vector<int64_t> dims, std::vector<T> values) {
-    view.data = storage;
-    view.bytes = values.size() * sizeof(T);
-    view.dtype = static_cast<int32_t>(dtype);
-    for (const int64_t dim : dims) view.dims[view.rank++] = dim;
-    std::memcpy(storage, values.data(), view.bytes);
-  }
-  Tensor(const Tensor&) = delete;
-  Tensor& operator=(const Tensor&) = delete;
-  alignas(MS_SERVING_SESSION_ALIGNMENT) unsigned char storage[256];
-  MsServingTensor view{};
-};
-
-template <typename T>
-std::vector<T> Values(const MsServingTensor& tensor) {
-  std::vector<T> values(tensor.bytes / sizeof(T));
-  std::memcpy(values.data(), tensor.data, tensor.bytes);
-  return values;
 }
 
 class SessionAcl : public testing::Test {

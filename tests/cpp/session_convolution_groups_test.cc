@@ -4,20 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include "graph_node_builder.h"
+
 namespace msserving::mindspore_session {
 namespace {
-
-GraphNode Node(NodeKind kind, std::vector<size_t> operands) {
-  GraphNode node;
-  node.kind = kind;
-  for (const size_t operand : operands) node.operands.push_back({operand, 0});
-  return node;
-}
 
 GraphNode Convolution(size_t source) { return Node(NodeKind::kConvolution, {source, kNoNode}); }
 GraphNode Affine(size_t source) { return Node(NodeKind::kAffine, {source, kNoNode}); }
 GraphNode Add(size_t a, size_t b) { return Node(NodeKind::kAdd, {a, b}); }
-GraphNode Relu(size_t source) { return Node(NodeKind::kRelu, {source}); }
 
 TEST(ConvolutionGroups, TakesAllThatFollows) {
   const auto groups = FindConvolutionGroups(

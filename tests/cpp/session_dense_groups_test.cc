@@ -4,19 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include "graph_node_builder.h"
+
 namespace msserving::mindspore_session {
 namespace {
 
-GraphNode Node(NodeKind kind, std::vector<size_t> operands) {
-  GraphNode node;
-  node.kind = kind;
-  for (const size_t operand : operands) node.operands.push_back({operand, 0});
-  return node;
-}
-
 GraphNode Dense(size_t source) { return Node(NodeKind::kDense, {source, kNoNode, kNoNode, kNoNode}); }
 GraphNode AddVector(size_t source) { return Node(NodeKind::kAddVector, {source, kNoNode}); }
-GraphNode Relu(size_t source) { return Node(NodeKind::kRelu, {source}); }
 
 TEST(DenseGroups, TakesAllThatFollows) {
   for (const NodeKind activation :

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "mindspore_serving/session.h"
+#include "session_tensor.h"
 
 namespace msserving {
 namespace {
@@ -48,29 +49,6 @@ class Session {
  private:
   MsServingSession* session_ = nullptr;
 };
-
-// A tensor with storage of its own, aligned as the ABI promises.
-template <typename T>
-struct Tensor {
-  Tensor(int32_t dtype, std::initializer_list<int64_t> dims, std::initializer_list<T> values) {
-    view.data = storage;
-    view.bytes = values.size() * sizeof(T);
-    view.dtype = dtype;
-    for (int64_t dim : dims) view.dims[view.rank++] = dim;
-    std::memcpy(storage, std::data(values), view.bytes);
-  }
-  Tensor(const Tensor&) = delete;
-  Tensor& operator=(const Tensor&) = delete;
-  alignas(MS_SERVING_SESSION_ALIGNMENT) unsigned char storage[1024];
-  MsServingTensor view{};
-};
-
-template <typename T>
-std::vector<T> Values(const MsServingTensor& tensor) {
-  std::vector<T> values(tensor.bytes / sizeof(T));
-  std::memcpy(values.data(), tensor.data, tensor.bytes);
-  return values;
-}
 
 std::string OpenError(const Options& options) {
   MsServingSession* session = nullptr;

@@ -1,7 +1,6 @@
 // A plain HTTP/1.1 client for tests: sends the bytes it is told to, and reads one reply after another.
 #pragma once
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,6 +12,8 @@
 #include <map>
 #include <string>
 #include <string_view>
+
+#include "loopback.h"
 
 namespace msserving {
 
@@ -26,12 +27,8 @@ struct HttpReply {
 class HttpClient {
  public:
   explicit HttpClient(int port) {
-    fd_ = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    fd_ = ConnectTo(port);
+    EXPECT_GE(fd_, 0);
     const timeval timeout{20, 0};
     setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
     const int one = 1;
@@ -54,16 +51,7 @@ class HttpClient {
   }
   void EndInput() { shutdown(fd_, SHUT_WR); }
 
-  bool Send(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t sent = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent <= 0) {
-        return false;
-      }
-      bytes.remove_prefix(static_cast<size_t>(sent));
-    }
-    return true;
-  }
+  bool Send(std::string_view bytes) { return SendAll(fd_, bytes); }
 
   static std::string Post(std::string_view target, std::string_view body, std::string_view headers = {}) {
     return "POST " + std::string(target) + " HTTP/1.1\r\nHost: test\r\nContent-Length: " + std::to_string(body.size()) +
