@@ -49,10 +49,12 @@
 #include "batching/batch_queue.h"
 #include "worker/channel.h"
 #include "worker/forwarder.h"
+#include "worker/hand_over_size.h"
 #include "worker/method_plan.h"
 #include "worker/model.h"
 #include "worker/nested_call.h"
 #include "worker/python_stage.h"
+#include "worker/sleepers.h"
 
 namespace msserving {
 
@@ -179,20 +181,13 @@ class Executor {
     std::vector<Line> lines;           // of a model's queue: who has device token n runs the n-th
     const MethodPlan* plan = nullptr;  // of a Python stage's queue
     const StagePlan* stage = nullptr;
-    // Instances handed to a stage at once, so that the first one's answer does not wait for a long run of others. From
-    // `fewest` to `most`, as many as take hand_over_ns by the time that instances have taken; fewest 0: always
-    // max_batch. A Python stage begins with all of its max_batch. A model that runs one row at a time begins with one:
-    // its rows are run in turns, and what is done once for each hand-over is most of what a short run costs.
-    uint32_t fewest = 0;
-    uint32_t most = 0;
-    int64_t hand_over_ns = 0;
-    uint32_t at_once = UINT32_MAX;
+    HandOverSize at_once;  // instances handed to a stage
     uint32_t running = 0;  // batches of it in stages now
     bool probe = false;    // a lane's for probes; no graph and no stage
     uint64_t instances = 0;
     uint64_t run_ns = 0;
 
-    bool RunsSingly() const { return graph != nullptr && fewest > 0; }
+    bool RunsSingly() const { return graph != nullptr && at_once.adapts(); }
   };
 
   struct Segment {
@@ -234,7 +229,6 @@ class Executor {
   Status CheckStage(const MethodPlan& plan, size_t index) const;
   uint32_t QueueForModel(const StagePlan& stage);
   uint32_t QueueForPython(const MethodPlan& plan, const StagePlan& stage);
-  static void AdaptHandOver(StageQueue* queue, size_t instances, int64_t run_ns);
   uint32_t PythonBound(const MethodPlan& plan, const StagePlan& stage) const;
   // executor_probe.cc
   void AddProbe();
@@ -253,36 +247,48 @@ class Executor {
   void GiveBackIdleRows();
   void RingDevices(Hand& hand);
   void RingDevices(Hand& hand, std::unique_lock<std::mutex>& lock);
-  // executor.cc: the threads' loop and blocking
-  Status OpenEvents(UniqueFd doorbell);
+  // executor.cc: the run's threads, their loop and its end
   void WaitForEnd(const RunHooks& hooks);
   void Work(Hand& hand);
   void WorkOnce(Hand& hand, std::unique_lock<std::mutex>& lock);
   void RunTaken(Hand& hand, StageQueue* queue, std::unique_lock<std::mutex>& lock);
+  static ModelCounters CountersOf(const StageQueue& queue);
+  bool Drained() const;
+  void End(RunEnd end);
+  void EndNow(RunEnd end);
+  // executor_take.cc: choosing what runs next, under the lock
   StageQueue* TakeBatch(Hand& hand);
   StageQueue* TakeFrom(Hand& hand, Lane lane);
   StageQueue* OldestReady(Lane lane);
   void TakeToken(Hand& hand, StageQueue* queue);
   void GiveToken(Hand& hand, StageQueue* queue);
-  static ModelCounters CountersOf(const StageQueue& queue);
   bool Free(Lane lane) const { return busy_[lane] < tokens_[lane]; }
-  bool MayRun(const StageQueue& queue) const;
+  bool MayRun(const StageQueue& queue) const {
+    const bool stuck = queue.lane == kDevice && stuck_queue_ != nullptr;
+    return !stuck && Free(queue.lane) && (queue.stage == nullptr || queue.running < queue.stage->concurrency);
+  }
+  // executor_rest.cc: nothing to run; the doorbells, looking and blocking, under the lock
   void InviteOthers();
   void Rest(Hand& hand, std::unique_lock<std::mutex>& lock);
   bool MayLook();
   void Look(Hand& hand, std::unique_lock<std::mutex>& lock);
   void Sleep(std::unique_lock<std::mutex>& lock);
-  bool NewsWait(bool requests) const;
   int64_t SleepLimitNs();
-  bool LaneForArrivals() const;
-  bool MayAccept(const ChannelState& state) const;
+  bool LaneForArrivals() const {
+    return starts_inline_ || (starts_[kDevice] && Free(kDevice)) || (starts_[kPython] && Free(kPython));
+  }
+  bool MayAccept(const ChannelState& state) const {
+    return state.held == nullptr && !state.gone && !state.channel->unsent() && live_ < options_.max_live_instances;
+  }
+  bool NewsWait(bool requests) const;
   bool ArrivalsWait() const;
   void Arm(bool requests);
-  void Disarm();
-  void WakeOne();
-  bool Drained() const;
-  void End(RunEnd end);
-  void EndNow(RunEnd end);
+  void Disarm() {
+    if (armed_) {
+      DisarmAll();
+    }
+  }
+  void DisarmAll();
   // executor_accept.cc: from ring entries to instances
   void Accept(Hand& hand);
   bool PlanOf(const ChannelState& state, const RequestRecord& record, uint32_t* plan);
@@ -340,10 +346,7 @@ class Executor {
   WorkerBoard* board_ = nullptr;         // the first channel's
   std::atomic<uint64_t> used_slots_{0};  // of the board's limits, a bit each
   std::atomic<uint32_t> next_slot_{0};
-  UniqueFd doorbell_;
-  UniqueFd wake_;  // rung by a thread of ours
   UniqueFd done_;  // rung when the run ends
-  UniqueFd epoll_;
   MemoryPool memory_;
   std::vector<std::thread> threads_;
   std::deque<Hand> hands_;
@@ -377,8 +380,7 @@ class Executor {
   int64_t now_ns_ = 0;
   uint64_t live_ = 0;
   size_t held_bytes_ = 0;
-  int sleeping_ = 0;
-  bool waking_ = false;
+  Sleepers sleepers_;
   SpinGate spin_;              // of waits for requests
   bool looking_ = false;       // a thread does
   int64_t idle_since_ns_ = 0;  // when a thread last found nothing to do while no stage ran; 0: not measured

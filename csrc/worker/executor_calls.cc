@@ -65,7 +65,7 @@ Status Executor::Call(uint32_t method, uint32_t instances, std::span<const Tenso
   // What this thread had the device for, or left undone.
   InviteOthers();
   if (stopping_) {
-    WakeOne();
+    sleepers_.WakeOne();
   }
   return Status::Ok();
 }

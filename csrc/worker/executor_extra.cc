@@ -57,14 +57,14 @@ void Executor::AddExtra(uint64_t extra, std::unique_ptr<Channel> channel) {
   channels_.push_back(std::make_unique<ChannelState>());
   channels_.back()->channel = std::move(channel);
   channels_.back()->extra = extra;
-  WakeOne();  // to look for what came before this, and to have its doorbell armed
+  sleepers_.WakeOne();  // to look for what came before this, and to have its doorbell armed
 }
 
 void Executor::AddDevice(std::shared_ptr<DeviceLink> link) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (forwarder_ != nullptr) {
     forwarder_->Add(std::move(link));
-    WakeOne();
+    sleepers_.WakeOne();
   }
 }
 
@@ -85,7 +85,7 @@ void Executor::Forget(uint64_t process, uint8_t given_up) {
       }
     }
   }
-  WakeOne();
+  sleepers_.WakeOne();
 }
 
 // Under the lock. A channel that nobody waits at goes with its last request: until then threads read its memory.

@@ -110,9 +110,7 @@ uint32_t Executor::QueueForModel(const StagePlan& stage) {
   queue->lane = kDevice;
   queue->graph = &graph;
   if (forwarder_ == nullptr && graph.max_batch() == 1 && model.lines() == 1) {
-    queue->fewest = queue->at_once = 1;
-    queue->most = kSingleRuns;
-    queue->hand_over_ns = kModelHandOverNs;
+    queue->at_once = HandOverSize(1, 1, kSingleRuns, kModelHandOverNs);
   }
   for (uint32_t line = 0; line < model.lines(); ++line) {
     queue->lines.push_back({&model.graph(stage.subgraph, line), {}});
@@ -147,9 +145,8 @@ uint32_t Executor::QueueForPython(const MethodPlan& plan, const StagePlan& stage
     return &other > &stage && other.kind == StageKind::kModel;
   });
   if (!before_model && stage.at_once == 0) {  // a model wants full batches
-    queue->fewest = std::max(1U, stage.batch_size);
-    queue->most = queue->queue.max_batch();
-    queue->hand_over_ns = kPythonHandOverNs;
+    queue->at_once =
+        HandOverSize(UINT32_MAX, std::max(1U, stage.batch_size), queue->queue.max_batch(), kPythonHandOverNs);
   }
   tokens_[kPython] = std::max(tokens_[kPython], stage.concurrency);
   queue->plan = &plan;
