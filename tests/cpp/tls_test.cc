@@ -96,6 +96,21 @@ class TlsClient {
   bool connected_ = false;
 };
 
+// What a client of HTTP/2 says first: it takes as much as there is.
+std::string Greeting() {
+  return std::string(kMagic) + RawFrame(NGHTTP2_SETTINGS, 0, 0, std::string("\x00\x04\x7f\xff\xff\xff", 6)) +
+         RawFrame(NGHTTP2_WINDOW_UPDATE, 0, 0, std::string("\x3f\xff\xff\xff", 4));
+}
+
+// The header block of a call of /t/Slices.
+std::string CallOfSlices() {
+  const std::string path = "/t/Slices";
+  std::string head = "\x83\x87\x41\x01x";
+  head += std::string("\x44") + static_cast<char>(path.size()) + path;
+  head += std::string("\x40\x0c") + "content-type" + "\x10" + "application/grpc";
+  return head;
+}
+
 class TlsTest : public GrpcServerTest {
  protected:
   TlsTest() {
@@ -256,14 +271,7 @@ TEST_F(TlsTest, CallWithALargeReply) {
   ServeTls();
   TlsClient client(port(), certificates_.Pem("ca"), {});
   ASSERT_TRUE(client.connected());
-  const std::string path = "/t/Slices";
-  std::string head = "\x83\x87\x41\x01x";
-  head += std::string("\x44") + static_cast<char>(path.size()) + path;
-  head += std::string("\x40\x0c") + "content-type" + "\x10" + "application/grpc";
-  const std::string window("\x00\x04\x7f\xff\xff\xff", 6);
-  ASSERT_TRUE(client.Write(std::string(kMagic) + RawFrame(NGHTTP2_SETTINGS, 0, 0, window) +
-                           RawFrame(NGHTTP2_WINDOW_UPDATE, 0, 0, std::string("\x3f\xff\xff\xff", 4)) +
-                           RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, head) +
+  ASSERT_TRUE(client.Write(Greeting() + RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, CallOfSlices()) +
                            RawFrame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, Frame("30000000"))));
   const std::string received = client.Read(30'000'000);
   ASSERT_GE(received.size(), 30'000'000u);
@@ -338,13 +346,8 @@ TEST_F(TlsTest, AClientThatStopsReadingIsClosed) {
   ServeTls(options, &clock);
   TlsClient client(port(), certificates_.Pem("ca"), {});
   ASSERT_TRUE(client.connected());
-  const std::string path = "/t/Slices";
-  std::string head = "\x83\x87\x41\x01x";
-  head += std::string("\x44") + static_cast<char>(path.size()) + path;
-  head += std::string("\x40\x0c") + "content-type" + "\x10" + "application/grpc";
-  const std::string window("\x00\x04\x7f\xff\xff\xff", 6);
-  ASSERT_TRUE(client.Write(std::string(kMagic) + RawFrame(NGHTTP2_SETTINGS, 0, 0, window) +
-                           RawFrame(NGHTTP2_WINDOW_UPDATE, 0, 0, std::string("\x3f\xff\xff\xff", 4))));
+  ASSERT_TRUE(client.Write(Greeting()));
+  const std::string head = CallOfSlices();
   // One after the other, until the sockets are full in the middle of one.
   for (int i = 0; i < 400; ++i) {
     ASSERT_TRUE(client.Write(RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1 + 2 * i, head) +

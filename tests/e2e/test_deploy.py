@@ -12,6 +12,7 @@ import yaml
 
 from servables import make_servable
 from servers import EXAMPLES, ServerProcess
+from units import unit_values
 
 DEPLOY = EXAMPLES / "deploy"
 UNIT = DEPLOY / "mindspore-serving.service"
@@ -23,15 +24,6 @@ from mindspore_serving.server import register
 def same(x):
     return x
 """
-
-
-def unit_values() -> dict[str, list[str]]:
-    values: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
-        if "=" in line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            values.setdefault(key, []).append(value)
-    return values
 
 
 def manifest() -> dict[str, dict]:
@@ -71,7 +63,7 @@ def test_UnitIsWhatSystemdTakes(tmp_path):
 
 
 def test_UnitAndManifestRunTheSameScriptWithTheSameEnvironment():
-    unit = unit_values()
+    unit = unit_values(UNIT)
     (command,) = unit["ExecStart"]
     assert Path(command.split()[-1]).name == Path(container()["command"][-1]).name == "serving_server.py"
     script = (DEPLOY / "serving_server.py").read_text()
@@ -80,7 +72,7 @@ def test_UnitAndManifestRunTheSameScriptWithTheSameEnvironment():
 
 
 def test_TimesToStopLeaveRoomForTheDrain():
-    unit, pod = unit_values(), manifest()["Deployment"]["spec"]["template"]["spec"]
+    unit, pod = unit_values(UNIT), manifest()["Deployment"]["spec"]["template"]["spec"]
     environment = {one["name"]: one["value"] for one in container()["env"]}
     drain, workers = float(environment["SERVING_STOP_SECONDS"]), 10
     assert f"SERVING_STOP_SECONDS={drain:g}" in unit["Environment"]

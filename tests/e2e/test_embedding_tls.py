@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from certificates import Authority
+from certificates import Authority, server_and_client
 from embedding import package, run
 from mindspore_serving.client import Client, SSLConfig
 from servables import make_servable
@@ -45,10 +45,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    made = Authority(tmp_path_factory.mktemp("authority"))
-    made.issue("server")
-    made.issue("client")
-    return made
+    return server_and_client(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(params=[False, True], ids=["one way", "mutual"], scope="module")

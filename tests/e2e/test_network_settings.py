@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import requests
 
-from certificates import Authority
+from certificates import server_and_client
 from mindspore_serving.client import Client, SSLConfig
 from servables import make_servable
 from servers import ServerProcess
@@ -133,11 +133,8 @@ def test_WhatCannotBeStarted_IsARuntimeErrorThatSaysWhy(script, text, tokens):
 # ---------------------------------------------------------------------------------------------- TLS
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority, and certificates of a server and a client that it signed."""
-    authority = Authority(tmp_path_factory.mktemp("certificates"))
-    for name in ("server", "client"):
-        authority.issue(name)
-    return authority.folder
+    """The folder of an authority, a server's and a client's certificates."""
+    return server_and_client(tmp_path_factory.mktemp("certificates")).folder
 
 
 @pytest.mark.parametrize("verify_client", [False, True])

@@ -52,6 +52,22 @@ def until(condition: Callable[[], bool], timeout: float = 60) -> None:
         time.sleep(0.05)
 
 
+def ask_for_an_hour(server: DrivenServer) -> tuple[threading.Thread, list[str]]:
+    """A request that sleeps in its worker, asked by a thread; the list gets its error. Returns once it is pending."""
+    failures: list[str] = []
+
+    def ask() -> None:
+        try:
+            one_answer(server, x=3600.0)
+        except RuntimeError as error:
+            failures.append(str(error))
+
+    sleeper = threading.Thread(target=ask)
+    sleeper.start()
+    until(lambda: server.call("json.loads(server._server._running.native.stats())['pending']") == 1)
+    return sleeper, failures
+
+
 def held(pid: int) -> tuple[int, int, int]:
     """A process's descriptors, shared memory maps and threads."""
     maps = Path(f"/proc/{pid}/maps").read_text()
@@ -191,17 +207,7 @@ def test_LongRequestOfTheOldVersion_IsAnsweredBeforeItLeaves(tmp_path, drive):
 def test_DrainLongerThanTheTimeout_IsAnsweredWithAnError(tmp_path, drive):
     write_numbers(tmp_path, 1, 1)
     server = drive()
-    failures = []
-
-    def ask() -> None:
-        try:
-            one_answer(server, x=3600.0)
-        except RuntimeError as error:
-            failures.append(str(error))
-
-    sleeper = threading.Thread(target=ask)
-    sleeper.start()
-    until(lambda: server.call("json.loads(server._server._running.native.stats())['pending']") == 1)
+    sleeper, failures = ask_for_an_hour(server)
     server.call("server.set_stop_timeout(0.5)")
     write_numbers(tmp_path, 2, 2)
     assert server.call("server.reload_servables()") == [["numbers", 2]]
@@ -298,17 +304,7 @@ def test_WorkersKilledWhileVersionsChange_EveryRequestIsAnswered(tmp_path, drive
     assert load.errors() == [] and {one.value for one in load.all()} == {1.0}
     # The old one is killed while it drains: its request is answered with an error, and the change goes through.
     write_numbers(tmp_path, 3, 3)
-    failures = []
-
-    def ask() -> None:
-        try:
-            one_answer(server, x=3600.0)
-        except RuntimeError as error:
-            failures.append(str(error))
-
-    sleeper = threading.Thread(target=ask)
-    sleeper.start()
-    until(lambda: server.call("json.loads(server._server._running.native.stats())['pending']") == 1)
+    sleeper, failures = ask_for_an_hour(server)
     reloading = threading.Thread(target=lambda: server.call("server.reload_servables()"))
     reloading.start()
     until(lambda: "event=version_leaving servable=numbers version=1" in server.log)

@@ -41,3 +41,16 @@ def export(tmp_path):
         return export_net(tmp_path / "model.mindir", net, *inputs, **options)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def library() -> Any:
+    """The mindspore session library, opened, in a process whose MindSpore computes on the CPU."""
+    from mindspore_serving.worker import _mindspore, way
+    from mindspore_serving.worker.session_library import SessionLibrary
+
+    path = way.find_session_library()
+    assert path is not None, "build the session library first: ./dev build"
+    ms: Any = _mindspore.import_mindspore()
+    ms.set_device("CPU")
+    return SessionLibrary(path)

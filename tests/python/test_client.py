@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from certificates import Authority
+from certificates import server_and_client
 from mindspore_serving.client import Client, SSLConfig
 from mindspore_serving.proto import ms_service_pb2 as pb
 from mindspore_serving.proto import ms_service_pb2_grpc as pb_grpc
@@ -442,11 +442,8 @@ def test_missing_ssl_file_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority, and certificates of a server and a client that it signed."""
-    authority = Authority(tmp_path_factory.mktemp("certificates"))
-    for name in ("server", "client"):
-        authority.issue(name)
-    return authority.folder
+    """The folder of an authority, a server's and a client's certificates."""
+    return server_and_client(tmp_path_factory.mktemp("certificates")).folder
 
 
 def test_tls_one_way_and_mutual(service, certificates):

@@ -1,6 +1,5 @@
 """What scripts and servable_config.py files of earlier releases use: it is still there, and says what replaces it."""
 
-import itertools
 import logging
 
 import pytest
@@ -8,26 +7,6 @@ import pytest
 import mindspore_serving
 from mindspore_serving import master, server, worker
 from mindspore_serving.server import _launch, _server, register
-from mindspore_serving.server.register import _registry
-from mindspore_serving.worker import _servable_module
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Imports a servable_config.py with the given text as a worker does, and returns what it registered."""
-
-    def load(text):
-        name = f"earlier{next(_numbers)}"
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "servable_config.py").write_text(text)
-        _servable_module.import_servable_config(str(tmp_path), name)
-        return _registry.registration_of(str(folder))
-
-    return load
-
 
 # ---- what the worker's log says
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fused_nets import Chain, check_all_sizes, export, fused_counts, opened
-from mindspore_serving.worker import _mindspore, fusion, way
+from mindspore_serving.worker import _mindspore, fusion
 from mindspore_serving.worker.agreement import difference, random_inputs
 from mindspore_serving.worker.mindspore_model import LoadedModel, load_model
 from mindspore_serving.worker.session_library import SessionLibrary
@@ -16,18 +16,10 @@ from mindspore_serving.worker.session_library import SessionLibrary
 ms: Any = _mindspore.import_mindspore()
 from mindspore import Parameter, Tensor, nn, ops  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("library")]
 
 RANDOM = np.random.default_rng(3)
 INPUTS, OUTPUTS = 24, 16
-
-
-@pytest.fixture(scope="session", autouse=True)
-def library() -> SessionLibrary:
-    path = way.find_session_library()
-    assert path is not None, "build the session library first: ./dev build"
-    ms.set_device("CPU")
-    return SessionLibrary(path)
 
 
 def values(*shape: int) -> np.ndarray:

@@ -18,15 +18,7 @@ from mindspore_serving.worker.session_library import Session, SessionLibrary
 ms: Any = _mindspore.import_mindspore()
 from mindspore import nn, ops  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def library() -> SessionLibrary:
-    path = way.find_session_library()
-    assert path is not None, "build the session library first: ./dev build"
-    ms.set_device("CPU")
-    return SessionLibrary(path)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("library")]
 
 
 class Residual(nn.Cell):

@@ -14,13 +14,6 @@ from mindspore_serving.worker.session_library import LIBRARY_DIR_VARIABLE, Sessi
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def library() -> SessionLibrary:
-    path = way.find_session_library()
-    assert path is not None
-    return SessionLibrary(path)
-
-
 def test_without_a_library_models_run_through_the_python_executor(
     export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -1,15 +1,11 @@
 """The examples of the API reference, as servable_config.py files and start-up scripts."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 from mindspore_serving import server
 from mindspore_serving.server import _launch, distributed, register
-from mindspore_serving.server.register import _registry
 from mindspore_serving.server.register._registry import RankGroup, StageKind
-from mindspore_serving.worker import _servable_module
 
 HEAD = """
 import numpy as np
@@ -67,22 +63,12 @@ def predict(x):
     y = servable.run(x)
     return y
 """
-_numbers = itertools.count()
 
 
 @pytest.fixture
-def config(tmp_path):
-    """Imports a servable_config.py with the given text as a worker does, and returns what it registered."""
-
-    def load(text):
-        name = f"reference{next(_numbers)}"
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "servable_config.py").write_text(HEAD + text)
-        _servable_module.import_servable_config(str(tmp_path), name)
-        return _registry.registration_of(str(folder))
-
-    return load
+def config(config):
+    """Imports a servable_config.py that begins with HEAD."""
+    return lambda text: config(HEAD + text)
 
 
 @pytest.mark.parametrize(

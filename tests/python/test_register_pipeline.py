@@ -1,16 +1,15 @@
 """Pipelines and calls: what register_pipeline, PipelineServable and Model refuse, and what reaches the worker."""
 
-import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mindspore_serving.server import register
-from mindspore_serving.server.register import _calls, _registry
-from mindspore_serving.worker import _servable_module
+from mindspore_serving.server.register import _calls
 from mindspore_serving.worker.nested_calls import NestedCalls
 from mindspore_serving.worker.servable_models import ServableModel
+from register_configs import import_config, unused_name
 
 HEAD = """
 import numpy as np
@@ -28,22 +27,12 @@ PIPELINE = """
 def predict(x, limit):
     return x, 1
 """
-_numbers = itertools.count()
 
 
 @pytest.fixture
 def config(tmp_path):
-    """Imports a servable_config.py with the given text as a worker does, and returns what it registered."""
-
-    def load(text):
-        name = f"pipelines{next(_numbers)}"
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "servable_config.py").write_text(text)
-        module = _servable_module.import_servable_config(str(tmp_path), name)
-        return _registry.registration_of(str(folder)), module
-
-    return load
+    """Imports a servable_config.py with the given text as a worker does, and returns what it registered, and it."""
+    return lambda text: import_config(tmp_path, text, unused_name())
 
 
 class FakeWorker:

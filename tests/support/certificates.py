@@ -28,3 +28,11 @@ class Authority:
 
     def path(self, name: str) -> str:
         return str(self.folder / name)
+
+
+def server_and_client(folder: Path) -> Authority:
+    """An authority in a folder, and certificates of a server and a client that it signed."""
+    authority = Authority(folder)
+    for name in ("server", "client"):
+        authority.issue(name)
+    return authority

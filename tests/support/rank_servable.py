@@ -3,7 +3,6 @@ process of its own, and every process that belongs to it, found by a mark in its
 
 import json
 import os
-import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from export_rank_models import WIDTH
-from servers import ServerProcess, free_port
+from servers import ServerProcess, free_port, kill_until_gone
 
 MARK = "MSSERVING_TEST_MARK"
 
@@ -225,14 +224,7 @@ class RankServable:
         assert not list((self.folder / "tmp").iterdir())
 
     def kill(self) -> None:
-        deadline = time.monotonic() + 20
-        while (pids := self.pids()) and time.monotonic() < deadline:
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.05)
+        kill_until_gone(self.pids, 20)
         for process in [self.server, *self.launchers]:
             process.kill()
 

@@ -37,8 +37,8 @@ def unused_name():
     return f"servable{next(_numbers)}"
 
 
-def load_config(folder, text, name, files=()):
-    """Imports a servable_config.py with this text as a worker does, and returns what it registered.
+def import_config(folder, text, name, files=()):
+    """Imports a servable_config.py with this text as a worker does, and returns what it registered, and its module.
 
     The servable is made in the folder, with empty files of these names.
     """
@@ -47,8 +47,13 @@ def load_config(folder, text, name, files=()):
     for file in files:
         (servable / file).touch()
     (servable / "servable_config.py").write_text(text)
-    _servable_module.import_servable_config(str(folder), name)
-    return _registry.registration_of(str(servable))
+    module = _servable_module.import_servable_config(str(folder), name)
+    return _registry.registration_of(str(servable)), module
+
+
+def load_config(folder, text, name, files=()):
+    """As import_config, but returns only what was registered."""
+    return import_config(folder, text, name, files)[0]
 
 
 def refs(values):

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -47,6 +47,18 @@ def session_pids(session: int) -> list[int]:
         if int(fields[3]) == session and fields[0] not in "ZX":
             pids.append(int(entry.name))
     return pids
+
+
+def kill_until_gone(pids: Callable[[], Iterable[int]], timeout: float) -> None:
+    """Kills what `pids` names, and what has come since, until it names nothing or the time is over."""
+    deadline = time.monotonic() + timeout
+    while (living := list(pids())) and time.monotonic() < deadline:
+        for pid in living:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
 
 
 def copy_example(name: str, target: Path) -> Path:
@@ -182,14 +194,7 @@ class ServerProcess:
         """Ends every process of the session; nothing to do after a clean stop."""
         if self._process is None:
             return
-        deadline = time.monotonic() + 10
-        while (pids := self.pids()) and time.monotonic() < deadline:
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.02)
+        kill_until_gone(self.pids, 10)
         self._process.wait(10)
 
     def __enter__(self) -> "ServerProcess":

@@ -21,6 +21,8 @@ from libcpp.vector cimport vector
 
 cimport numpy as cnp
 
+from mindspore_serving._native_types cimport DataType, TensorView, kMaxRank
+
 cnp.import_array()
 
 
@@ -28,24 +30,7 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
-cdef extern from "tensor/dtype.h" namespace "msserving" nogil:
-    cdef enum class DataType(uint8_t):
-        kUnknown
-        kBool
-        kInt64
-        kFloat64
-        kString
-        kBytes
-
 cdef extern from "protocol/predict_client_codec.h" namespace "msserving" nogil:
-    enum: kMaxRank
-    cdef cppclass TensorView:
-        const uint8_t* data
-        uint64_t bytes
-        DataType dtype
-        uint8_t rank
-        int64_t dims[8]
-
     cdef cppclass NamedTensor:
         string_view name
         TensorView view

@@ -49,6 +49,11 @@ def check_seconds(name: str, value: object, minimum: float, maximum: float) -> f
     return check_number(name, value, minimum, maximum, "a number of seconds")
 
 
+def check_call_timeout(value: object) -> float | None:
+    """Return `timeout_seconds` of a method or pipeline, a number of seconds or None."""
+    return None if value is None else check_seconds("timeout_seconds", value, 0.001, 1e9)
+
+
 def check_indexes(name: str, value: object) -> tuple[int, ...]:
     """Return an int, or a list or tuple of different ints, all >= 0, as a tuple."""
     values: Sequence[object]

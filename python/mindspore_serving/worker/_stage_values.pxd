@@ -1,28 +1,12 @@
 """The native side's types, and the conversions that the runner uses."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cpp_bool
 from libcpp.string_view cimport string_view
 from libcpp.vector cimport vector
 
+from mindspore_serving._native_types cimport DataType, TensorView, kMaxRank
 
-cdef extern from "tensor/dtype.h" namespace "msserving" nogil:
-    cdef enum class DataType(uint8_t):
-        kUnknown
-        kUint8
-        kInt64
-        kFloat64
-        kString
-        kBytes
-
-cdef extern from "tensor/tensor_view.h" namespace "msserving" nogil:
-    enum: kMaxRank
-    cdef cppclass TensorView:
-        const uint8_t* data
-        uint64_t bytes
-        DataType dtype
-        uint8_t rank
-        int64_t dims[8]
 
 cdef extern from "worker/python_stage.h" namespace "msserving" nogil:
     cdef cppclass PythonStageSink:

@@ -21,6 +21,7 @@ from hosts import Hosts, why_not
 from pods import Cluster, Pod, load_manifests, why_not_pods
 from rank_servable import wait_until
 from servers import EXAMPLES, copy_example, run_script
+from units import unit_values
 
 DEPLOY = EXAMPLES / "deploy" / "distributed"
 MANIFESTS = DEPLOY / "kubernetes.yaml"
@@ -47,15 +48,6 @@ def environment(owner: tuple[str, str]) -> dict[str, str]:
 def documented(script: str) -> set[str]:
     """The variables that a script's docstring tells of."""
     return set(re.findall(r"^(SERVING_\w+)", (DEPLOY / script).read_text(), re.MULTILINE))
-
-
-def unit_values() -> dict[str, list[str]]:
-    values: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
-        if "=" in line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            values.setdefault(key, []).append(value)
-    return values
 
 
 # ---- without starting anything
@@ -138,7 +130,7 @@ def test_TimesToStopLeaveRoom():
     assert pod_spec(SERVER)["terminationGracePeriodSeconds"] > pause + drain + worker
     # The launcher gives its agents two seconds.
     assert pod_spec(RANKS)["terminationGracePeriodSeconds"] >= 10
-    unit = unit_values()
+    unit = unit_values(UNIT)
     assert float(unit["TimeoutStopSec"][0]) >= 10
     assert unit["KillMode"] == ["mixed"] and unit["Restart"] == ["always"] and unit["OOMPolicy"] == ["continue"]
 
@@ -187,7 +179,7 @@ def test_EveryMachineGetsItsRanksBySsh(tmp_path: Path):
         "SERVING_RANKS_HERE=3",
         "SERVING_RANKS_TLS=/tls",
     ]
-    (settings,) = unit_values()["EnvironmentFile"]
+    (settings,) = unit_values(UNIT)["EnvironmentFile"]
     assert f"tee {settings} " in found["b.command"] and f"restart {UNIT.stem}" in found["b.command"]
     for action in ("stop", "status"):
         found = run_start_ranks(tmp_path, [action, str(machines)], code=1)
@@ -320,7 +312,7 @@ def test_LaunchersOfTheUnitAnswer_WithWhatSshHasWritten(cluster: Cluster, server
         SERVING_RANKS_TLS=str(tls),
     )
     wait_until(lambda: probe(server_pod, "readinessProbe") != 200, 60, server_pod.logs)  # the pods' ranks have gone
-    unit = unit_values()
+    unit = unit_values(UNIT)
     (command,) = unit["ExecStart"]
     assert command == "/opt/serving/venv/bin/python /opt/serving/distributed_agents.py"
     processes = []

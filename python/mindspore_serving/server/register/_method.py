@@ -75,7 +75,7 @@ def register_method(
         ...     return y
     """
     outputs = _checks.check_names("output_names", output_names)
-    timeout = None if timeout_seconds is None else _checks.check_seconds("timeout_seconds", timeout_seconds, 0.001, 1e9)
+    timeout = _checks.check_call_timeout(timeout_seconds)
     registration = current_registration("register_method")
 
     def register(function: _Function) -> _Function:

@@ -111,7 +111,7 @@ def register_pipeline(
     """
     outputs = _checks.check_names("output_names", output_names)
     _checks.check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
-    timeout = None if timeout_seconds is None else _checks.check_seconds("timeout_seconds", timeout_seconds, 0.001, 1e9)
+    timeout = _checks.check_call_timeout(timeout_seconds)
     registration = current_registration("register_pipeline")
 
     def register(function: _Function) -> _Function:
