@@ -24,6 +24,12 @@ def holds_rate(row: Row) -> bool:
     return not row["rate"] or (figure(row, "requests_s") >= 0.98 * row["rate"] and not row["measured"]["unanswered"])
 
 
+def has_times(row: Row) -> bool:
+    """Whether any of the requests that were due in the measured time was answered: a server far behind its load answers
+    those of the warm-up alone, and what it took for them is not in the figures."""
+    return figure(row, "max_us") > 0
+
+
 def is_grpc(row: Row) -> bool:
     return "grpc" in row["protocol"]
 
@@ -63,6 +69,7 @@ def best(
         row for row in good(rows)
         if row["case"] == case and row["level"] == level and row["rival"] not in CEILINGS
         and (row["rival"] in rivals if rivals is not None else row["rival"] not in OURS)
+        and (has_times(row) or name in ("requests_s", "cpu_us"))
     ]  # fmt: skip
     if name == "requests_s":
         return max(found, key=lambda row: figure(row, name), default=None)

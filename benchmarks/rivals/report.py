@@ -160,10 +160,11 @@ The raw results are in [benchmarks/{RAW_NAME}](benchmarks/{RAW_NAME})."""
 
     def _open_table(self, rows: Sequence[Row]) -> str:
         lines = []
-        for row in sorted(rows, key=lambda row: figure(row, "p99_us")):
+        for row in sorted(rows, key=lambda row: (not analysis.has_times(row), figure(row, "p99_us"))):
             cells = [self.title(row), number(figure(row, "requests_s")), "yes" if analysis.holds_rate(row) else "no"]
-            cells += [number(figure(row, name)) for name in ("p50_us", "p90_us", "p99_us", "p999_us", "cpu_us")]
-            lines.append([*cells, self._notes(row)])
+            times = ("p50_us", "p90_us", "p99_us", "p999_us")
+            cells += [number(figure(row, name)) for name in times] if analysis.has_times(row) else ["none in time"] * 4
+            lines.append([*cells, number(figure(row, "cpu_us")), self._notes(row)])
         header = [f"{rows[0]['level']}, by the clock", "requests/s", "kept up", "p50 µs", "p90 µs", "p99 µs",
                   "p99.9 µs", "CPU µs/request", ""]  # fmt: skip
         return table(header, lines)

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "embed/error.h"
+#include "server/front_end.h"
 
 namespace msserving::embed {
 namespace {
@@ -215,9 +216,9 @@ int64_t IoThreadsFromEnvironment() {
   int64_t threads = 0;
   const std::string_view whole = text;
   const auto [end, error] = std::from_chars(whole.data(), whole.data() + whole.size(), threads);
-  if (!IsDigits(whole) || error != std::errc() || threads < 1 || threads > 64) {
-    ThrowInvalid("Environment variable MSSERVING_IO_THREADS should be a number from 1 to 64, but is '" +
-                 std::string(whole) + "'");
+  if (!IsDigits(whole) || error != std::errc() || threads < 1 || threads > kMaxIoThreads) {
+    ThrowInvalid("Environment variable MSSERVING_IO_THREADS should be a number from 1 to " +
+                 std::to_string(kMaxIoThreads) + ", but is '" + std::string(whole) + "'");
   }
   return threads;
 }

@@ -18,6 +18,7 @@
 #include "embed/checks.h"
 #include "embed/embedded_server.h"
 #include "embed/error.h"
+#include "server/front_end.h"
 #include "server/signals.h"
 
 using msserving::embed::EmbeddedServer;
@@ -105,8 +106,9 @@ EmbeddedServerOptions CheckedOptions(const MsServingServerOptions& given) {
   if (given.log_directory != nullptr) {
     options.log_directory = CheckText("log_directory", given.log_directory);
   }
-  options.io_threads =
-      given.io_threads == 0 ? IoThreadsFromEnvironment() : CheckRange("io_threads", given.io_threads, int64_t{0}, 64);
+  options.io_threads = given.io_threads == 0
+                           ? IoThreadsFromEnvironment()
+                           : CheckRange("io_threads", given.io_threads, int64_t{0}, int64_t{kMaxIoThreads});
   options.worker_silence_seconds = given.worker_silence_seconds < 0
                                        ? WorkerSilenceFromEnvironment()
                                        : CheckRange("worker_silence_seconds", given.worker_silence_seconds, 0.0, 1e9);

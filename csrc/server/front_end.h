@@ -14,8 +14,10 @@
 
 namespace msserving {
 
+inline constexpr int kMaxIoThreads = 48;  // what a worker is sent when it starts has four descriptors of each
+
 struct FrontEndOptions {
-  int io_threads = 1;
+  int io_threads = 1;   // 1 to kMaxIoThreads
   int64_t spin_ns = 0;  // EventLoop::SetSpin()
   // Hard caps, per event loop. Memory is only taken as it is used.
   size_t request_slab_bytes = size_t{2} << 30;  // of one servable version

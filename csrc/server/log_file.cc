@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "base/log.h"
 
@@ -106,16 +107,27 @@ void LogFile::Put(std::string_view text) {
   }
 }
 
+// Nothing is renamed unless the new file is there: with the directory gone, the disk read-only or no descriptor left,
+// the old one goes on, and rotating is tried again after as many bytes.
 void LogFile::Rotate() {
+  const std::string next_path = path_ + ".next";
   const auto name = [this](uint32_t number) { return path_ + "." + std::to_string(number); };
+  UniqueFd next(open(next_path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND | O_TRUNC, 0600));
+  size_ = 0;
+  if (!next) {
+    MSSERVING_LOG(kError, "cannot begin a new log file '" + path_ + "': " + std::strerror(errno));
+    return;
+  }
   for (uint32_t i = options_.backups; i > 1; --i) {
     (void)rename(name(i - 1).c_str(), name(i).c_str());  // one that is not there yet
   }
-  const bool moved = options_.backups > 0 && rename(path_.c_str(), name(1).c_str()) == 0;
-  // With nowhere to put it the file begins anew.
-  if (Status status = Open(path_, moved); !status.ok()) {
-    MSSERVING_LOG(kError, status.message());
+  if (options_.backups > 0) {
+    (void)rename(path_.c_str(), name(1).c_str());
   }
+  if (rename(next_path.c_str(), path_.c_str()) != 0) {
+    MSSERVING_LOG(kError, "cannot name the new log file '" + path_ + "': " + std::strerror(errno));
+  }
+  file_ = std::move(next);
 }
 
 Status LogPipe::Open(UniqueFd* theirs) {

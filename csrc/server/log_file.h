@@ -29,7 +29,7 @@ class LogFile {
 
   // `append`: keep what is there. Errors name the file.
   Status Open(const std::string& path, bool append);
-  // Bytes that the disk does not take are lost and counted.
+  // Bytes that the disk does not take are lost and counted. Where no new file can be begun, the old one goes on.
   void Write(std::string_view text);
   void EndLine();  // if the last one has no end
   uint64_t lost_bytes() const { return lost_bytes_; }

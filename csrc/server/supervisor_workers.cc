@@ -63,6 +63,7 @@ void Supervisor::State::Worker::Launch() {
     status = SendControl(control.get(), 'K', servable->spec.key->text());
   }
   if (status.ok()) {
+    static_assert(1 + 4 * kMaxIoThreads <= kMaxControlFds, "FrontEnd::DescriptorsOf()");
     // Small, and the socket's buffer is empty: does not block.
     status = SendControl(control.get(), 'S', spec.config_json, state->front_end->DescriptorsOf(attachment));
   }

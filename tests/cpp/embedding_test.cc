@@ -207,8 +207,8 @@ TEST_F(EmbeddingTest, LogLinesGoToTheSink) {
 }
 
 TEST_F(EmbeddingTest, WhatIsGivenIsChecked) {
-  options_.io_threads = 65;
-  EXPECT_ERROR(Server{options_}, kInvalid, HasSubstr("'io_threads' should be in range [0, 64], but 65 was given"));
+  options_.io_threads = 49;
+  EXPECT_ERROR(Server{options_}, kInvalid, HasSubstr("'io_threads' should be in range [0, 48], but 49 was given"));
   options_.io_threads = 1;
   options_.worker_silence_seconds = std::numeric_limits<double>::quiet_NaN();
   EXPECT_ERROR(Server{options_}, kInvalid,
@@ -217,7 +217,7 @@ TEST_F(EmbeddingTest, WhatIsGivenIsChecked) {
   setenv("MSSERVING_IO_THREADS", "many", 1);
   options_.io_threads = 0;
   EXPECT_ERROR(Server{options_}, kInvalid,
-               HasSubstr("MSSERVING_IO_THREADS should be a number from 1 to 64, but is 'many'"));
+               HasSubstr("MSSERVING_IO_THREADS should be a number from 1 to 48, but is 'many'"));
   unsetenv("MSSERVING_IO_THREADS");
   options_.io_threads = 1;
   setenv("MSSERVING_SPIN_MICROSECONDS", "1001", 1);

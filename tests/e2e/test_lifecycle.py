@@ -54,6 +54,13 @@ def test_SignalStopsServerAndWorkers_NothingIsLeft(add_folder, start_server, num
     assert new and all(name.startswith("cwd/serving_logs/") for name in new), new
 
 
+def test_AsManyEventLoopsAsMayBeAskedFor(add_folder, start_server):
+    server = start_server(make_script(add_folder, ['"adder"']), env={"MSSERVING_IO_THREADS": "48"})
+    for _ in range(4):  # of new connections, which the kernel spreads over the loops
+        assert Client(server.grpc_address, "adder", "add").infer(ONE)[0]["y"].tolist() == [[2, 2], [2, 2]]
+    assert server.stop(signal.SIGTERM) == 0, server.log
+
+
 def test_ServerKilledOutright_WorkersEndByThemselves(add_folder, start_server):
     server = start_server(make_script(add_folder, ['"adder"']))
     session = server.pid

@@ -129,6 +129,24 @@ def test_some_answers_are_kept_as_they_came(tmp_path: Path) -> None:
     assert data == b"\x02\0\0\0ok" * (len(data) // 6)
 
 
+def test_a_client_that_polls_does_not_sleep_until_the_answer(tmp_path: Path) -> None:
+    """A server that sleeps 50 ms needs no processor, and neither does a client that sleeps until it answers."""
+
+    def answer(number: int) -> tuple[int, bytes]:
+        time.sleep(0.05)
+        return 200, b"ok"
+
+    once = ["--in-flight", "1", "--connections", "1", "--seconds", "1", "--warm-up", "0"]
+    with serving(answer) as port:
+        asleep = generate(tmp_path, port, *once)
+        polling = generate(tmp_path, port, *once, "--polls", "1")
+    for figures in (asleep, polling):
+        assert figures["right"] > 0
+        assert (figures["refused"], figures["unanswered"]) == (0, 0)
+        assert figures["accepted_p50_us"] >= 50_000
+    assert polling["generator_cpu_s"] > 10 * asleep["generator_cpu_s"]
+
+
 def test_processor_time_of_the_server_is_counted(tmp_path: Path) -> None:
     def answer(number: int) -> tuple[int, bytes]:
         until = time.thread_time() + 0.01

@@ -138,6 +138,12 @@ def test_figures_of_a_run() -> None:
     assert (measured.wrong, measured.unanswered) == (17, 3)
 
 
+def test_generator_polls_where_one_request_is_in_flight_and_is_then_never_called_full() -> None:
+    levels = [Level(Shape(1)), Level(Shape(1, 16)), Level(Shape(4)), Level(Shape(1), 20)]
+    assert [loads.polls(level) for level in levels] == [True, False, False, False]
+    assert loads.parse(json.dumps(PRINTED), seconds=2, polling=True).generator_busy == 0
+
+
 def test_run_without_a_right_answer_is_an_error() -> None:
     with pytest.raises(LoadError, match="http 503"):
         loads.parse(json.dumps({**PRINTED, "right": 0}), seconds=2)
@@ -287,6 +293,15 @@ def _results(*rows: dict[str, object], **other: object) -> raw.Results:
 
 
 AT_64 = Level(Shape(64))
+
+
+def test_server_that_answers_nothing_in_time_is_ahead_in_no_time() -> None:
+    level, none = Level(Shape(64), 500), dict.fromkeys(("p50_us", "p90_us", "p99_us", "p999_us", "max_us"), 0.0)
+    results = _results(_row("ours", "grpc", level, 500, 10), _row("mosec", "raw", level, 20, 60, **none))
+    assert analysis.losses(results) == []
+    assert analysis.best(results.rows, None, "addb", str(level), "p99_us") is None
+    results = _results(_row("ours", "grpc", level, 500, 10), _row("mosec", "raw", level, 499, 60, p99_us=100.0))
+    assert [(loss.rival, loss.what) for loss in analysis.losses(results)] == [("mosec", "p99_us")]
 
 
 def test_ceiling_is_the_lower_of_echo_and_model() -> None:

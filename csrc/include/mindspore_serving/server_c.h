@@ -67,7 +67,7 @@ typedef struct MsServingServerOptions {
   /* Where workers' log files go; made if it is not there. NULL: "serving_logs" in the current working directory.
    * Servers of one machine that start the same servables need a directory each. */
   const char* log_directory;
-  /* Event loops, 1 to 64. 0: what MSSERVING_IO_THREADS says, or else half of the processors, at most 4. */
+  /* Event loops, 1 to 48. 0: what MSSERVING_IO_THREADS says, or else half of the processors, at most 4. */
   int64_t io_threads;
   /* A worker without a sign of life for so long is killed and started again. 0: never. Below 0: what
    * MSSERVING_WORKER_SILENCE_SECONDS says, or else 30. */

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STOP_TIMEOUT = 10.0  # seconds
 _MAX_STOP_TIMEOUT = 86_400.0
+_MAX_IO_THREADS = 48  # kMaxIoThreads in csrc/server/front_end.h
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -290,9 +291,9 @@ def _io_threads() -> int:
     text = os.environ.get("MSSERVING_IO_THREADS")
     if text is None:
         return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 64):
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_IO_THREADS):
         raise RuntimeError(
-            f"Environment variable MSSERVING_IO_THREADS should be a number from 1 to 64, but is '{text}'"
+            f"Environment variable MSSERVING_IO_THREADS should be a number from 1 to {_MAX_IO_THREADS}, but is '{text}'"
         )
     return int(text)
 
