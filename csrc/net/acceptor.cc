@@ -50,9 +50,10 @@ void Acceptor::Stop() {
   if (!socket_) {
     return;
   }
-  AcceptUpTo(kAcceptsAtStop);
   loop_.CancelTimer(resume_timer_);
   resume_timer_ = 0;
+  stopping_ = true;
+  AcceptUpTo(kAcceptsAtStop);
   loop_.Remove(socket_.get(), this);
   socket_.Reset();
 }
@@ -85,6 +86,10 @@ void Acceptor::AcceptUpTo(int count) {
 }
 
 void Acceptor::PauseForAMoment() {
+  if (stopping_) {
+    return;
+  }
+  loop_.CancelTimer(resume_timer_);
   loop_.Modify(socket_.get(), 0, this);
   resume_timer_ = loop_.AddTimer(loop_.now_ns() + kPauseNs, [this] {
     resume_timer_ = 0;

@@ -28,6 +28,7 @@ class Acceptor final : private IoHandler {
   UniqueFd socket_;
   std::function<void(UniqueFd)> on_accept_;
   TimerId resume_timer_ = 0;
+  bool stopping_ = false;
 };
 
 }  // namespace msserving

@@ -121,13 +121,14 @@ void HttpConnection::OnBytes(std::span<const uint8_t> bytes) {
 }
 
 void HttpConnection::Execute(std::span<const uint8_t> bytes) {
-  const bool began_in_headers = in_headers_;
+  within_headers_ = in_headers_;
   const auto* const text = reinterpret_cast<const char*>(bytes.data());
   const llhttp_errno_t error = llhttp_execute(&parser_, text, bytes.size());
   if (error == HPE_OK) {
     // What the parser steps over without telling, spaces before a value, counts as well.
-    if (began_in_headers && in_headers_ && !input_over_) {
-      CountHeaderBytes(bytes.size());
+    if (in_headers_ && !input_over_) {
+      header_bytes_received_ = within_headers_ ? header_bytes_received_ + bytes.size() : header_bytes_;
+      CheckHeaderBytes();
     }
     return;
   }
@@ -180,7 +181,9 @@ int HttpConnection::MessageBegin() {
   receiving_ = Append();
   received_since_ns_ = loop().now_ns();
   in_headers_ = true;
+  within_headers_ = false;
   header_bytes_ = 0;
+  header_bytes_received_ = 0;
   header_name_size_ = 0;
   value_began_ = false;
   expect_.clear();
@@ -190,7 +193,11 @@ int HttpConnection::MessageBegin() {
 
 bool HttpConnection::CountHeaderBytes(size_t size) {
   header_bytes_ += size;
-  if (header_bytes_ <= shared_.options.max_header_bytes) {
+  return CheckHeaderBytes();
+}
+
+bool HttpConnection::CheckHeaderBytes() {
+  if (std::max(header_bytes_, header_bytes_received_) <= shared_.options.max_header_bytes) {
     return true;
   }
   Reject(431,
@@ -256,7 +263,7 @@ int HttpConnection::HeaderValueComplete() {
 
 int HttpConnection::HeadersComplete() {
   in_headers_ = false;
-  header_bytes_ = 0;    // trailers count anew
+  header_bytes_ = header_bytes_received_ = 0;  // trailers count anew
   parser_.upgrade = 0;  // no other protocol is spoken here; such requests are answered as if they had not asked
   receiving_->method_ = llhttp_method_name(static_cast<llhttp_method_t>(llhttp_get_method(&parser_)));
   receiving_->http_1_0_ = parser_.http_major == 1 && parser_.http_minor == 0;

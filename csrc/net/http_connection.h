@@ -111,7 +111,9 @@ class HttpConnection final : public Connection {
   int MessageComplete();
 
   std::string* ValueOf(std::string_view name);
+  // False: they are too many, the request has been rejected.
   bool CountHeaderBytes(size_t size);
+  bool CheckHeaderBytes();
   bool InflateBody();
   void CompressReply(HttpExchange* exchange, size_t size);
   void Execute(std::span<const uint8_t> bytes);
@@ -138,7 +140,12 @@ class HttpConnection final : public Connection {
 
   bool input_over_ = false;  // whatever else arrives is ignored
   bool in_headers_ = false;
+  // All of the bytes being parsed may belong to the headers of one request: none has begun in them.
+  bool within_headers_ = false;
+  // Two counts of the same headers; the limit holds for both. Of what the parser tells; and of what has come: what the
+  // parser told of the bytes in which the request began, and all bytes after those.
   size_t header_bytes_ = 0;
+  size_t header_bytes_received_ = 0;
   char header_name_[16];
   size_t header_name_size_ = 0;  // beyond the array: no name that matters
   bool value_began_ = false;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <future>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -65,7 +66,7 @@ Status FrontEnd::Start() {
     auto loop = std::make_unique<LoopThread>(&readiness_);
     loop->loop.SetSpin(options_.spin_ns);
     loop->doorbell.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    UniqueFd own(loop->doorbell ? dup(loop->doorbell.get()) : -1);
+    UniqueFd own(loop->doorbell ? fcntl(loop->doorbell.get(), F_DUPFD_CLOEXEC, 0) : -1);
     if (!own) {
       return Status(ErrorKind::kInternal, std::string("cannot make an event descriptor: ") + std::strerror(errno));
     }
@@ -74,7 +75,14 @@ Status FrontEnd::Start() {
     loop->rest_service = std::make_unique<RestService>(loop->dispatcher.get(), loop.get());
     loops_.push_back(std::move(loop));
     LoopThread* started = loops_.back().get();
-    started->thread = StartThread("serving-io-" + std::to_string(i), [started] { started->loop.Run(); });
+    try {
+      started->thread = StartThread("serving-io-" + std::to_string(i), [started] { started->loop.Run(); });
+    } catch (const std::system_error& error) {
+      loops_.pop_back();  // nobody runs it: whoever asked it for something would wait for ever
+      return Status(ErrorKind::kInternal, "cannot start a thread for connections: " + error.code().message() +
+                                              "; raise the limit of processes and threads (ulimit -u, pids.max of "
+                                              "the control group, TasksMax of the systemd unit)");
+    }
   }
   return Status::Ok();
 }

@@ -14,9 +14,9 @@ namespace msserving {
 namespace {
 
 // Of a segment's instances, those that took the worker's time.
-uint64_t WorkedOn(const ReplyRecord& record) {
+uint64_t WorkedOn(const ReplyRecord& record, uint32_t count) {
   uint64_t worked = 0;
-  for (uint32_t i = 0; i < record.count; ++i) {
+  for (uint32_t i = 0; i < count; ++i) {
     const auto error = static_cast<ErrorKind>(record.instances()[i].error);
     worked += error != ErrorKind::kDeadlineExceeded && error != ErrorKind::kCancelled ? 1 : 0;
   }
@@ -287,9 +287,12 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
   }
   const ReplyRecord* record = segment.record;
   const size_t outputs = pending->route->signature.methods[pending->method].outputs.size();
-  const bool fits = record != nullptr && record->request == segment.request && record->first < pending->instances &&
-                    record->count <= pending->instances - record->first && record->outputs == outputs &&
-                    record->count <= pending->instances - pending->answered;
+  // Read once: the worker can write into the record until the block is released.
+  const uint32_t first = record != nullptr ? record->first : 0;
+  const uint32_t count = record != nullptr ? record->count : 0;
+  const bool fits = record != nullptr && record->request == segment.request && first < pending->instances &&
+                    count <= pending->instances - first && record->outputs == outputs &&
+                    count <= pending->instances - pending->answered;
   if (!fits) {
     link->Release(segment.offset);
     link->outstanding_instances -= pending->instances - pending->answered;
@@ -298,12 +301,12 @@ void LoopDispatcher::OnSegment(WorkerLink* link, const WorkerLink::Segment& segm
     FailAll(pending, ErrorKind::kInternal, "the worker's answer is damaged");
     return;
   }
-  link->outstanding_instances -= record->count;
-  link->estimate.OnBack(record->count, WorkedOn(*record), loop_->now_ns(), loop_->now_ns() - pending->given_ns);
-  pending->answered += record->count;
-  pending->parts.push_back({record, segment.offset});
+  link->outstanding_instances -= count;
+  link->estimate.OnBack(count, WorkedOn(*record, count), loop_->now_ns(), loop_->now_ns() - pending->given_ns);
+  pending->answered += count;
+  pending->parts.push_back({record, segment.offset, first, count});
   if (link->extra) {
-    AccuseLost(pending, *record);
+    AccuseLost(pending, *record, first, count);
   }
   if (pending->answered < pending->instances) {
     return;
@@ -329,16 +332,16 @@ void LoopDispatcher::Deliver(Pending* pending, const Status& missing) {
   }
   results_.assign(pending->instances, InstanceResult{missing.kind(), blocks->message, {}});
   for (uint32_t i = 0; pending->answered < pending->instances && i < pending->instances; ++i) {
-    if (pending->record()->mark_of(i)->order == static_cast<uint8_t>(InstanceOrder::kGivenUp)) {
+    if (pending->mark_of(i)->order == static_cast<uint8_t>(InstanceOrder::kGivenUp)) {
       results_[i] = InstanceResult{ErrorKind::kTimedOut, kGivenUpText, {}};
     }
   }
   views_.resize(pending->instances * outputs);
   for (const Pending::Part& part : pending->parts) {
-    const ReplyRecord* record = part.record;
-    for (uint32_t i = 0; i < record->count; ++i) {
-      const InstanceRecord& from = record->instances()[i];
-      const uint32_t instance = record->first + i;
+    const TensorRecord* tensors = part.tensors();
+    for (uint32_t i = 0; i < part.count; ++i) {
+      const InstanceRecord& from = part.record->instances()[i];
+      const uint32_t instance = part.first + i;
       InstanceResult& result = results_[instance];
       result.error = static_cast<ErrorKind>(from.error);
       result.message = {reinterpret_cast<const char*>(slab + from.message_offset), from.message_bytes};
@@ -348,7 +351,7 @@ void LoopDispatcher::Deliver(Pending* pending, const Status& missing) {
       }
       TensorView* views = views_.data() + instance * outputs;
       for (size_t o = 0; o < outputs; ++o) {
-        views[o] = ViewOf(slab, record->tensors()[i * outputs + o]);
+        views[o] = ViewOf(slab, tensors[i * outputs + o]);
       }
       result.outputs = {views, outputs};
     }

@@ -92,7 +92,7 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   // The worker is gone: what it has answered is delivered, the rest is given to another worker of the version. A
   // request of which it was running an instance is moved so once only, that instance runs alone there, and after
   // SuspectOptions::max_deaths deaths it runs nowhere. What cannot be moved is answered with kWorkerUnavailable and
-  // `reason`.
+  // `reason`; a request whose block was overwritten goes to no worker and is answered with kInternal.
   void RemoveWorker(uint64_t worker, const std::string& reason);
   // The worker will be ended. If `running` (InstanceMark::running) is not 0, because what is being run so takes too
   // long: those instances are answered with kTimedOut, at once if all others of their request are answered. It gets no
@@ -150,7 +150,8 @@ class LoopDispatcher final : public Dispatcher, private LoopHook, private IoHand
   void OrderSuspects(Pending* pending);
   void ClearSuspects(const Pending& pending);
   void Accuse(Pending* pending, uint32_t instance, uint64_t worker);
-  void AccuseLost(Pending* pending, const ReplyRecord& record);
+  void AccuseLost(Pending* pending, const ReplyRecord& record, uint32_t first, uint32_t count);
+  static bool IsIntact(const Pending& pending);
   void Retry(Pending* pending, bool was_running, const std::string& reason);
 
   EventLoop* loop_;

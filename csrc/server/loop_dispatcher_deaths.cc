@@ -12,6 +12,10 @@ namespace {
 constexpr uint8_t kMaxMoves = 16;
 // No worker's number: a device worker by its short name.
 constexpr uint64_t kLostDevice = uint64_t{1} << 63;
+// The reason why its worker ended follows.
+constexpr std::string_view kOverwrittenText =
+    "a worker process wrote over this request in shared memory, as code that writes past the end of an input does; it "
+    "is not given to another worker: ";
 
 bool IsOrdered(InstanceMark* mark, InstanceOrder order) { return mark->order == static_cast<uint8_t>(order); }
 
@@ -37,7 +41,7 @@ Status LoopDispatcher::FindSuspects(const Route& route, const MethodTarget& targ
 // Before the block is handed to a worker.
 void LoopDispatcher::OrderSuspects(Pending* pending) {
   for (uint32_t i = 0; i < pending->suspects.size(); ++i) {
-    InstanceMark* mark = pending->record()->mark_of(i);
+    InstanceMark* mark = pending->mark_of(i);
     if (pending->suspects[i].deaths > 0 && !IsOrdered(mark, InstanceOrder::kGivenUp)) {
       const bool refused = limits_->suspects.Refused(pending->suspects[i].deaths);
       mark->order = static_cast<uint8_t>(refused ? InstanceOrder::kRefuse : InstanceOrder::kRunAlone);
@@ -48,19 +52,31 @@ void LoopDispatcher::OrderSuspects(Pending* pending) {
 // Every instance has been answered: those that were run are cleared of suspicion.
 void LoopDispatcher::ClearSuspects(const Pending& pending) {
   for (uint32_t i = 0; i < pending.suspects.size(); ++i) {
-    InstanceMark* mark = pending.record()->mark_of(i);
+    InstanceMark* mark = pending.mark_of(i);
     if (pending.suspects[i].deaths > 0 && IsOrdered(mark, InstanceOrder::kRunAlone) && !mark->WasLost()) {
       limits_->suspects.Clear(pending.suspects[i].fingerprint);
     }
   }
 }
 
-// The worker died, or will be ended, because of what it was doing for this instance, as far as is known.
+// Whether the request's block, into which workers can write, still is one that a worker would take as this request.
+bool LoopDispatcher::IsIntact(const Pending& pending) {
+  const SharedMemory& memory = *pending.route->memory;
+  RequestRecord* record = nullptr;
+  return ReadRequestBlock(memory.base(), memory.size(), pending.block, pending.block_bytes, &record).ok() &&
+         record->request == pending.name() && record->method == pending.method &&
+         record->instances == pending.instances && record->inputs == pending.inputs() &&
+         (pending.sink == nullptr || record->cancelled.load(std::memory_order_relaxed) == 0);
+}
+
+// The worker died, or will be ended, because of what it was doing for this instance, as far as is known. The block is
+// intact.
 void LoopDispatcher::Accuse(Pending* pending, uint32_t instance, uint64_t worker) {
-  const RequestRecord* record = pending->record();
+  const size_t inputs = pending->inputs();
+  const TensorRecord* tensors = pending->record()->tensors() + instance * inputs;
   views_.clear();
-  for (uint32_t k = 0; k < record->inputs; ++k) {
-    views_.push_back(ViewOf(pending->route->memory->base(), record->tensors()[size_t{instance} * record->inputs + k]));
+  for (size_t k = 0; k < inputs; ++k) {
+    views_.push_back(ViewOf(pending->route->memory->base(), tensors[k]));
   }
   const std::string scope = pending->route->ScopeOf(pending->method);
   pending->suspects.resize(pending->instances);
@@ -76,15 +92,21 @@ void LoopDispatcher::Accuse(Pending* pending, uint32_t instance, uint64_t worker
 }
 
 // Of an extra worker's answer: instances whose model took device workers along.
-void LoopDispatcher::AccuseLost(Pending* pending, const ReplyRecord& record) {
-  for (uint32_t i = 0; i < record.count; ++i) {
+void LoopDispatcher::AccuseLost(Pending* pending, const ReplyRecord& record, uint32_t first, uint32_t count) {
+  bool intact = false;  // looked at once one is to be accused
+  for (uint32_t i = 0; i < count; ++i) {
     if (record.instances()[i].error == 0) {
       continue;
     }
-    for (const uint16_t device : pending->record()->mark_of(record.first + i)->lost_with) {
-      if (device != 0) {
-        Accuse(pending, record.first + i, kLostDevice | device);
+    for (const uint16_t device : pending->mark_of(first + i)->lost_with) {
+      if (device == 0) {
+        continue;
       }
+      intact = intact || IsIntact(*pending);
+      if (!intact) {
+        return;
+      }
+      Accuse(pending, first + i, kLostDevice | device);
     }
   }
 }
@@ -108,10 +130,14 @@ void LoopDispatcher::GiveUp(uint64_t worker, uint8_t running) {
       continue;
     }
     uint32_t given_up = 0;
+    bool intact = false;
     for (uint32_t instance = 0; instance < pending->instances; ++instance) {
-      InstanceMark* mark = pending->record()->mark_of(instance);
+      InstanceMark* mark = pending->mark_of(instance);
       if (running != 0 && mark->Running() == running) {
-        Accuse(pending, instance, worker);
+        intact = given_up == 0 ? IsIntact(*pending) : intact;
+        if (intact) {
+          Accuse(pending, instance, worker);
+        }
         mark->order = static_cast<uint8_t>(InstanceOrder::kGivenUp);
         ++given_up;
       }
@@ -147,12 +173,14 @@ void LoopDispatcher::RemoveWorker(uint64_t worker, const std::string& reason) {
       continue;
     }
     bool was_running = false;
+    bool intact = false;
     for (uint32_t instance = 0; instance < pending->instances; ++instance) {
-      if (pending->record()->mark_of(instance)->Running() == 0) {
+      if (pending->mark_of(instance)->Running() == 0) {
         continue;
       }
+      intact = was_running ? intact : IsIntact(*pending);
       was_running = true;
-      if (!link->given_up) {  // else it is known what ended it
+      if (intact && !link->given_up) {  // else it is known what ended it
         Accuse(pending, instance, worker);
       }
     }
@@ -174,7 +202,12 @@ void LoopDispatcher::Retry(Pending* pending, bool was_running, const std::string
     FinishWithoutReply(pending);
     return;
   }
-  RequestRecord* record = pending->record();
+  if (!IsIntact(*pending)) {
+    LogEvent(LogLevel::kError, "request_overwritten").With("method", pending->route->ScopeOf(pending->method));
+    Deliver(pending, Status(ErrorKind::kInternal, std::string(kOverwrittenText) + reason));
+    return;
+  }
+  const RequestRecord* record = pending->record();
   const bool may_run_again = !(was_running && pending->retried) && pending->moves < kMaxMoves &&
                              record->touched.load(std::memory_order_relaxed) == 0;
   WorkerLink* other = may_run_again ? LeastBusy(pending->route, pending->method, pending->link) : nullptr;
@@ -182,7 +215,7 @@ void LoopDispatcher::Retry(Pending* pending, bool was_running, const std::string
     OrderSuspects(pending);
     bool any_left = false;
     for (uint32_t i = 0; i < pending->instances; ++i) {
-      InstanceMark* mark = record->mark_of(i);
+      InstanceMark* mark = pending->mark_of(i);
       mark->SetRunning(0);
       any_left = any_left || !(IsOrdered(mark, InstanceOrder::kRefuse) || IsOrdered(mark, InstanceOrder::kGivenUp));
     }

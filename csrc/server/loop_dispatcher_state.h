@@ -54,14 +54,21 @@ struct LoopDispatcher::Pending {
   uint64_t block = 0;
   uint64_t block_bytes = 0;
   ByteCharge charge;
+  // A segment of the answer. The worker can still write into its record: `first` and `count` are what was checked.
   struct Part {
     const ReplyRecord* record;
     uint64_t offset;
+    uint32_t first;
+    uint32_t count;
+    const TensorRecord* tensors() const { return reinterpret_cast<const TensorRecord*>(record->instances() + count); }
   };
   std::vector<Part> parts;
   std::vector<Suspicion> suspects;  // by instance, once one of them is a suspect; else empty
 
+  // Workers can write into it: no place in memory may be taken from what it says.
   RequestRecord* record() const { return reinterpret_cast<RequestRecord*>(route->memory->base() + block); }
+  size_t inputs() const { return route->signature.methods[method].inputs.size(); }
+  InstanceMark* mark_of(uint32_t instance) const { return record()->mark_of(instance, inputs()); }
   uint64_t name() const { return uint64_t{generation} << 32 | slot; }
 };
 

@@ -1,5 +1,6 @@
 #include "tensor/exchange.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -108,8 +109,9 @@ Status ReadRequestBlock(uint8_t* slab, uint64_t slab_bytes, uint64_t offset, uin
     return Broken("request block");
   }
   auto* found = reinterpret_cast<RequestRecord*>(slab + offset);
-  const uint64_t tensors = uint64_t{found->instances} * found->inputs;
-  if (found->instances == 0 || tensors > (bytes - sizeof(RequestRecord)) / sizeof(TensorRecord)) {
+  const uint32_t instances = found->instances;
+  const uint64_t tensors = uint64_t{instances} * found->inputs;
+  if (instances == 0 || tensors > (bytes - sizeof(RequestRecord)) / sizeof(TensorRecord)) {
     return Broken("instance count");
   }
   const uint64_t begin = offset + sizeof(RequestRecord) + tensors * sizeof(TensorRecord);
@@ -166,8 +168,8 @@ TensorView ViewOf(const uint8_t* slab, const TensorRecord& record) {
   view.data = slab + record.offset;
   view.bytes = record.bytes;
   view.dtype = static_cast<DataType>(record.dtype);
-  view.rank = record.rank;
-  for (int i = 0; i < record.rank; ++i) {
+  view.rank = std::min<uint8_t>(record.rank, kMaxRank);
+  for (int i = 0; i < view.rank; ++i) {
     view.dims[i] = record.dims[i];
   }
   return view;

@@ -121,7 +121,12 @@ struct RequestRecord {
   InstanceMark mark;                // of the one instance that a method without inputs has
   uint16_t unused;
 
-  InstanceMark* mark_of(uint32_t instance) { return inputs > 0 ? &tensors()[size_t{instance} * inputs].mark : &mark; }
+  // For a reader that has checked the block.
+  InstanceMark* mark_of(uint32_t instance) { return mark_of(instance, inputs); }
+  // For the server, which wrote the block and may find it overwritten: `known` is the number of the method's inputs.
+  InstanceMark* mark_of(uint32_t instance, size_t known) {
+    return known > 0 ? &tensors()[instance * known].mark : &mark;
+  }
   TensorRecord* tensors() { return reinterpret_cast<TensorRecord*>(this + 1); }
   const TensorRecord* tensors() const { return reinterpret_cast<const TensorRecord*>(this + 1); }
 };
@@ -161,7 +166,7 @@ Status ReadRequestBlock(uint8_t* slab, uint64_t slab_bytes, uint64_t offset, uin
 Status ReadReplyBlock(const uint8_t* slab, uint64_t slab_bytes, uint64_t offset, uint64_t bytes,
                       const ReplyRecord** record);
 
-// One record as a view, after its block has been checked.
+// One record as a view, after its block has been checked. A rank that has changed since is cut to kMaxRank.
 TensorView ViewOf(const uint8_t* slab, const TensorRecord& record);
 
 }  // namespace msserving

@@ -1,11 +1,14 @@
-// What gRPC health checks say of a front-end that serves, and of one that drains.
+// What gRPC health checks say of a front-end that serves, and of one that drains. How a front-end starts.
 #include "server/front_end.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <future>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -107,6 +110,62 @@ TEST_F(FrontEndTest, HealthFollowsTheWorkers) {
   front_end_.DropVersion("add", 2);
   AwaitLoop();
   EXPECT_EQ(Answer(&client, Check(&client, "add/2")), "status 5");
+}
+
+std::set<int> OpenDescriptors() {
+  std::set<int> open;
+  for (int fd = 0; fd < 1024; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) {
+      open.insert(fd);
+    }
+  }
+  return open;
+}
+
+TEST(FrontEndStartTest, DescriptorsAreClosedInProgramsThatAreStarted) {
+  const std::set<int> before = OpenDescriptors();
+  FrontEnd front_end(FrontEndOptions{.io_threads = 2});
+  ASSERT_TRUE(front_end.Start().ok());
+  const std::set<int> after = OpenDescriptors();
+  EXPECT_GT(after.size(), before.size());
+  for (const int fd : after) {
+    if (!before.contains(fd)) {
+      EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << fd;
+    }
+  }
+}
+
+// A stack that no address space has room for stands for a limit of threads.
+class NoThreads {
+ public:
+  NoThreads() {
+    EXPECT_EQ(pthread_getattr_default_np(&before_), 0);
+    pthread_attr_t huge;
+    pthread_attr_init(&huge);
+    EXPECT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 60), 0);
+    EXPECT_EQ(pthread_setattr_default_np(&huge), 0);
+    pthread_attr_destroy(&huge);
+  }
+  ~NoThreads() {
+    EXPECT_EQ(pthread_setattr_default_np(&before_), 0);
+    pthread_attr_destroy(&before_);
+  }
+
+ private:
+  pthread_attr_t before_;
+};
+
+TEST(FrontEndStartTest, NoThreadToBeHad_SaysWhatToRaiseAndCanBeStopped) {
+  FrontEnd front_end(FrontEndOptions{.io_threads = 2});
+  {
+    const NoThreads none;
+    const Status status = front_end.Start();
+    EXPECT_EQ(status.kind(), ErrorKind::kInternal);
+    EXPECT_NE(status.message().find("pids.max"), std::string::npos) << status.message();
+  }
+  front_end.Drain();
+  EXPECT_EQ(front_end.Calls(), 0u);
+  front_end.Stop();
 }
 
 }  // namespace

@@ -148,6 +148,51 @@ TEST_F(HttpServerTest, SpacesBeforeAValueCountAsHeaders) {
   EXPECT_EQ(client.Read().status, 431);
 }
 
+TEST_F(HttpServerTest, HeadersCountOnceHoweverTheyCome) {
+  HttpServerOptions options;
+  options.max_header_bytes = 1000;
+  Start(options);
+  for (const size_t value : {1, 500}) {  // many small headers, and few large ones
+    std::string headers;
+    for (int i = 0; headers.size() + value < 650; ++i) {
+      headers += "h" + std::to_string(i) + ": " + std::string(value, 'v') + "\r\n";
+    }
+    HttpClient client(port_);
+    for (const char c : "GET /small HTTP/1.1\r\n" + headers + "\r\n") {
+      ASSERT_TRUE(client.Send({&c, 1}));
+      thread_.Do([] {});  // a wake-up that reads it alone
+    }
+    const HttpReply reply = client.Read();
+    EXPECT_EQ(reply.status, 200) << reply.body;
+  }
+  HttpClient client(port_);
+  std::string large = "GET / HTTP/1.1\r\n";
+  for (int i = 0; large.size() < 1040; ++i) {
+    large += "h" + std::to_string(i) + ": v\r\n";
+  }
+  for (size_t i = 0; i < large.size() && (i < 990 || !client.HasInput(1)); ++i) {
+    client.Send({&large[i], 1});
+    thread_.Do([] {});
+  }
+  EXPECT_EQ(client.Read().status, 431);
+}
+
+TEST_F(HttpServerTest, BodiesBetweenTheHeadersOfAPipelineDoNotCountAsHeaders) {
+  HttpServerOptions options;
+  options.max_header_bytes = 1000;
+  Start(options);
+  HttpClient client(port_);
+  const std::string first = HttpClient::Post("/1", "one");
+  const std::string middle = HttpClient::Post("/2", std::string(2000, 'b'));
+  const std::string last = "GET /3 HTTP/1.1\r\nHost: test\r\n\r\n";
+  EXPECT_EQ(client.Call("GET /0 HTTP/1.1\r\n\r\n" + first.substr(0, 30)).body, "GET /0||");
+  client.Send(first.substr(30) + middle + last.substr(0, 20));
+  EXPECT_EQ(client.Read().body, "POST /1||one");
+  EXPECT_EQ(client.Read().body, "POST /2||" + std::string(2000, 'b'));
+  client.Send(last.substr(20));
+  EXPECT_EQ(client.Read().body, "GET /3||");
+}
+
 TEST_F(HttpServerTest, AmbiguousLengthsAndBadSyntaxAre400) {
   Start();
   for (const char* request :

@@ -48,8 +48,8 @@ class FakeWorker {
     return record;
   }
 
-  // Answers instances [first, first + count) with one float each, or with an error.
-  void Answer(uint64_t request, uint32_t first, uint32_t count, float value, const std::string& error = "") {
+  // Answers instances [first, first + count) with one float each, or with an error. Returns what the server reads.
+  ReplyRecord* Answer(uint64_t request, uint32_t first, uint32_t count, float value, const std::string& error = "") {
     const uint64_t head = sizeof(ReplyRecord) + count * (sizeof(InstanceRecord) + sizeof(TensorRecord));
     const uint64_t data = (head + 63) / 64 * 64;
     const uint64_t bytes = data + 64 + error.size();
@@ -64,6 +64,7 @@ class FakeWorker {
       record->tensors()[i] = {offset + data, 4, static_cast<uint8_t>(DataType::kFloat32), 0, {}, {}};
     }
     EXPECT_TRUE(out_.Push(MakeEntry(request, offset, bytes)));
+    return record;
   }
 
   void AnswerProbe(ErrorKind error = ErrorKind::kOk, const std::string& message = "") {
