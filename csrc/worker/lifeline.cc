@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -40,6 +41,7 @@ Status Lifeline::Start(int control_socket, int control_memory) {
   if (Status status = SharedMemory::Map(std::move(memory), &memory_); !status.ok()) {
     return status;
   }
+  starter_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getppid(), 0)));
   thread_ = StartThread("lifeline", [this] { Run(); });
   return Status::Ok();
 }
@@ -47,16 +49,16 @@ Status Lifeline::Start(int control_socket, int control_memory) {
 void Lifeline::Run() {
   auto* board = reinterpret_cast<WorkerBoard*>(memory_.base() + ChannelLayout::kBoard);
   // Only the end of the socket is of interest: its messages are read by the main thread.
-  pollfd watched[2] = {{stop_.get(), POLLIN, 0}, {socket_.get(), POLLRDHUP, 0}};
+  pollfd watched[3] = {{stop_.get(), POLLIN, 0}, {socket_.get(), POLLRDHUP, 0}, {starter_.get(), POLLIN, 0}};
   while (true) {
     board->beats.fetch_add(1, std::memory_order_relaxed);
-    if (poll(watched, 2, kBeatMs) <= 0) {
+    if (poll(watched, 3, kBeatMs) <= 0) {
       continue;
     }
     if (watched[0].revents != 0) {
       return;
     }
-    if (watched[1].revents != 0) {
+    if (watched[1].revents != 0 || watched[2].revents != 0) {
       break;
     }
   }

@@ -27,8 +27,9 @@ class Lifeline {
   Lifeline(const Lifeline&) = delete;
 
   // `control_socket` and the memory of the first channel's rings are kept open or mapped by duplicates of their own.
-  // When the socket's other end is gone, the process has kLeaveMs; then it is killed, with its process group if it
-  // leads one.
+  // When the socket's other end is gone, or the process that started this one, the process has kLeaveMs; then it is
+  // killed, with its process group if it leads one. The starter is watched, too, since children that a server's script
+  // has forked keep the other end open after its death.
   Status Start(int control_socket, int control_memory);
 
  private:
@@ -36,6 +37,7 @@ class Lifeline {
 
   UniqueFd socket_;
   UniqueFd stop_;
+  UniqueFd starter_;  // a pidfd; none where it could not be had
   SharedMemory memory_;
   std::thread thread_;
 };

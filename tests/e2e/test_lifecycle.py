@@ -73,6 +73,39 @@ def test_ServerKilledOutright_WorkersEndByThemselves(add_folder, start_server):
     assert session_pids(session) == []
 
 
+def test_ServerKilledOutright_WorkersEnd_ThoughAForkedChildHoldsItsDescriptors(add_folder, start_server):
+    child_file = add_folder / "child"
+    script = make_script(add_folder, ['"adder"'])
+    script.write_text(
+        script.read_text()
+        + "import pathlib, time\n"
+        + "child = os.fork()\n"
+        + "if child == 0:\n"
+        + "    time.sleep(600)\n"
+        + "    os._exit(0)\n"
+        + f"pathlib.Path({str(child_file)!r}).write_text(str(child))\n"
+    )
+    server = start_server(script)
+    workers = server.worker_pids()
+    deadline = time.monotonic() + 60
+    while not child_file.exists() or not child_file.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child = int(child_file.read_text())
+    workers = [pid for pid in workers if pid != child]
+    try:
+        assert len(workers) == 1
+        server.send_signal(signal.SIGKILL)
+        server.wait_exit()
+        deadline = time.monotonic() + 15
+        while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+        assert Path(f"/proc/{child}").exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_StopAndStartAgainInOneScript(add_folder, start_server):
     script = add_folder / "again.py"
     script.write_text(
