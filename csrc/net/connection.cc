@@ -45,7 +45,8 @@ Connection::~Connection() {
 bool Connection::established() const { return tls_ == nullptr || tls_->established(); }
 
 bool Connection::has_unsent() const {
-  return !output_.empty() || (tls_ != nullptr && tls_->wire().size() > tls_->wire_sent);
+  // blocked_: all that was produced has just fitted into the socket, and there is more to produce.
+  return blocked_ || !output_.empty() || (tls_ != nullptr && tls_->wire().size() > tls_->wire_sent);
 }
 
 void Connection::Start() {

@@ -47,7 +47,7 @@ class Connection : private IoHandler, private Flushable {
 
   EventLoop& loop() const { return loop_; }
   bool closed() const { return !socket_; }
-  // Something waits for the peer to read: output(), or what TLS has encrypted of it.
+  // Something waits for the peer to read: output(), what TLS has encrypted of it, or what can only be produced then.
   bool has_unsent() const;
   // When output last made progress, or began to be pending; meaningful while has_unsent().
   int64_t last_progress_ns() const { return last_progress_ns_; }

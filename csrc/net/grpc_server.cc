@@ -80,6 +80,10 @@ struct Http2Callbacks {
     });
   }
 
+  static int OnInvalidFrame(nghttp2_session*, const nghttp2_frame*, int error, void* user_data) {
+    return Self(user_data)->FrameRefused(error) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+  }
+
   static int OnFrameSent(nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
     Self(user_data)->FrameSent(*frame);
     return 0;
@@ -142,6 +146,7 @@ Http2Shared::Http2Shared(EventLoop* event_loop, const GrpcServerOptions& server_
   nghttp2_session_callbacks_set_on_header_callback(callbacks, &Http2Callbacks::OnHeader);
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &Http2Callbacks::OnData);
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, &Http2Callbacks::OnFrameReceived);
+  nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, &Http2Callbacks::OnInvalidFrame);
   nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, &Http2Callbacks::OnFrameSent);
   nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, &Http2Callbacks::OnStreamClosed);
   nghttp2_session_callbacks_set_send_data_callback(callbacks, &Http2Callbacks::OnSendData);

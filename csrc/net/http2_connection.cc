@@ -239,6 +239,16 @@ void Http2Connection::FrameReceived(const nghttp2_frame& frame) {
   }
 }
 
+// Streams above the limit, before the peer says that it knows the limit: each costs it a few bytes, and its reset stays
+// in memory until it is sent. So they count when they come; a peer that leaves resets unread would never be counted.
+bool Http2Connection::FrameRefused(int error) {
+  if (error != NGHTTP2_ERR_REFUSED_STREAM || resets_.Take(loop().now_ns())) {
+    return true;
+  }
+  TooManyFrames("too many streams above the limit");
+  return !has_unsent();  // a peer that does not read would not read why, either
+}
+
 void Http2Connection::FrameSent(const nghttp2_frame& frame) {
   if (frame.hd.type == NGHTTP2_HEADERS) {
     control_frames_.Give(kControlPerReplyFrame);
@@ -251,8 +261,9 @@ void Http2Connection::FrameSent(const nghttp2_frame& frame) {
     }
   } else if (frame.hd.type == NGHTTP2_DATA) {
     control_frames_.Give(kControlPerReplyFrame);
-  } else if (frame.hd.type == NGHTTP2_RST_STREAM && frame.rst_stream.error_code != NGHTTP2_NO_ERROR) {
-    // What makes us reset a stream is the peer's doing as well.
+  } else if (frame.hd.type == NGHTTP2_RST_STREAM && frame.rst_stream.error_code != NGHTTP2_NO_ERROR &&
+             frame.rst_stream.error_code != NGHTTP2_REFUSED_STREAM) {
+    // What makes us reset a stream is the peer's doing as well. Refused ones have been counted.
     if (!resets_.Take(loop().now_ns())) {
       TooManyFrames("too many broken streams");
     }

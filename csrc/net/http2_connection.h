@@ -188,6 +188,7 @@ class Http2Connection final : public Connection {
   void Data(Http2Stream* stream, std::span<const uint8_t> bytes);
   void RemoteEnded(Http2Stream* stream);
   void FrameReceived(const nghttp2_frame& frame);
+  bool FrameRefused(int error);  // false: the connection is to be closed
   void FrameSent(const nghttp2_frame& frame);
   void StreamClosed(Http2Stream* stream);
   ssize_t ReadReply(Http2Stream* stream, size_t limit, uint32_t* flags);

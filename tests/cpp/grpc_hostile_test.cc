@@ -233,6 +233,43 @@ TEST_F(GrpcHostileTest, StreamsBeyondTheLimitAreRefused) {
   EXPECT_EQ(service.held, 10);
 }
 
+// Clients that have not heard of the limit yet.
+TEST_F(GrpcHostileTest, FloodsOfRefusedStreamsAreCalmed) {
+  GrpcServerOptions options;
+  options.max_concurrent_streams = 1;
+  options.max_resets_per_second = 10;
+  Serve(options);
+  H2Client client(port());
+  for (int i = 0; i < 100; ++i) {
+    client.Start(H2Client::Grpc("/t/Hold"), Frame("x"));
+  }
+  EXPECT_TRUE(client.RunUntil([&] { return client.goaways > 0; }));
+  EXPECT_EQ(client.goaway_error, kEnhanceYourCalm);
+  ExpectOthersAreServed();
+}
+
+// Its unread reply keeps the resets from being sent.
+TEST_F(GrpcHostileTest, RefusalsThatAreNeverReadTakeNoMemory) {
+  GrpcServerOptions options;
+  options.max_concurrent_streams = 1;
+  options.max_resets_per_second = 10;
+  options.slow_reader_timeout_ns = 0;  // nothing else ends it
+  Serve(options);
+  H2Client client(port());
+  client.Start(H2Client::Grpc("/t/Slices"), Frame("90000000"));
+  ASSERT_TRUE(Eventually([&] { return service.calls == 1; }));
+  for (int i = 0; i < 400; ++i) {
+    OnLoop([] {});  // a wake-up, with another piece of the reply as long as the socket takes any
+  }
+  std::string flood;
+  for (uint32_t id = 3; id < 40'000; id += 2) {
+    flood += RawFrame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, id, "\x83\x86\x84");
+  }
+  client.SendRaw(flood);
+  EXPECT_TRUE(Eventually([&] { return connections() == 0; }));
+  ExpectOthersAreServed();
+}
+
 TEST_F(GrpcHostileTest, ConnectionsBeyondTheLimitAreClosed) {
   GrpcServerOptions options;
   options.max_connections = 3;

@@ -1,14 +1,18 @@
 """The launcher of agents: its lives against a distributed worker of the test's own, with real processes that play the
 agents. What agents are given is in test_agent_environment.py."""
 
+import errno
 import json
 import os
 import queue
+import selectors
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -165,6 +169,20 @@ def runs(pid):
         return False
 
 
+def fail_in_launcher(monkeypatch, place, name, times):
+    """Let the launcher's thread have too many open files in its first calls of a function; the arguments of these."""
+    function, failed = getattr(place, name), []
+
+    def call(*arguments, **options):
+        if threading.current_thread().name == "serving-launcher" and len(failed) < times:
+            failed.append(arguments)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(place, name, call)
+    return failed
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     made = Bench(tmp_path, monkeypatch)
@@ -271,6 +289,75 @@ def test_what_is_wrong_in_a_later_life_may_be_put_right(bench, worker, monkeypat
         return any(one.claims for one in seen)
 
     wait_for(claimed)
+
+
+def next_life(worker):
+    connection = worker.connections.get(timeout=LONG)
+    wait_for(lambda: connection.claims)
+    connection.launch()
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(socket, "socketpair"), (os, "pipe"), (os, "pidfd_open"), (os, "eventfd")],
+    ids=["socketpair", "pipe", "pidfd_open", "eventfd"],
+)
+def test_what_the_system_refuses_in_a_later_life_is_tried_again(bench, worker, monkeypatch, place, name):
+    monkeypatch.setattr(_launcher, "_RETRY_SECONDS", 0.05)
+    launcher, connection = started(bench, worker)
+    refused = fail_in_launcher(monkeypatch, place, name, times=2)
+    connection.end()
+    for _ in range(2):
+        second = next_life(worker)
+        wait_for(lambda second=second: second.closed)
+    next_life(worker)
+    given = bench.given("rank0", 1)
+    assert runs(given["pid"]) and launcher.stopped == ""
+    assert len(refused) == 2
+    if name == "pidfd_open":  # a process that was begun is not left behind
+        for pid, *_ in refused:
+            with pytest.raises(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def test_a_process_that_cannot_be_watched_is_not_left_behind(bench, worker, monkeypatch):
+    monkeypatch.setattr(_launcher, "_RETRY_SECONDS", 0.05)
+    launcher, connection = started(bench, worker)
+    register, refused = selectors.DefaultSelector.register, []
+
+    def full(self, file, events, data=None):
+        ours = threading.current_thread().name == "serving-launcher"
+        if ours and isinstance(file, socket.socket) and not refused:  # the last of a process's files
+            refused.append(file)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return register(self, file, events, data)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "register", full)
+    connection.end()
+    second = next_life(worker)
+    wait_for(lambda: second.closed)
+    assert refused[0].fileno() == -1  # closed with its process, which has been waited for
+    next_life(worker)
+    assert runs(bench.given("rank0", 1)["pid"]) and launcher.stopped == ""
+
+
+def test_what_the_system_refuses_in_the_first_life_ends_it(bench, worker, monkeypatch):
+    fail_in_launcher(monkeypatch, os, "eventfd", times=1)
+    launcher = bench.start(worker, [bench.model("a.mindir"), bench.model("b.mindir")])
+    next_life(worker)
+    with pytest.raises(RuntimeError, match=r"^The agents cannot be started: .*Too many open files"):
+        launcher.wait_registered()
+    assert launcher.failed
+
+
+def test_a_log_directory_that_cannot_be_made_ends_the_first_life(bench, worker):
+    (bench.directory / "serving_logs").write_text("a file")
+    launcher = bench.start(worker, [bench.model("a.mindir"), bench.model("b.mindir")])
+    next_life(worker)
+    with pytest.raises(RuntimeError, match=r"^The agents cannot be started: .*File exists: '.*serving_logs'"):
+        launcher.wait_registered()
+    assert launcher.failed
 
 
 def test_an_agents_death_is_told_once_with_the_end_of_its_log(bench, worker):

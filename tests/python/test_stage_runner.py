@@ -1,5 +1,7 @@
 """The border between the native executor and users' Python functions, driven through its C entry point."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -241,6 +243,63 @@ def test_the_traceback_is_logged_but_not_for_every_instance(capfd):
     err = capfd.readouterr().err
     assert err.count("ValueError: logged") == 1
     assert "Traceback" in err and "test_stage_runner.py" in err
+
+
+class WriteOnly:
+    """A sys.stderr as users make them, with nothing but what `print` alone needs."""
+
+    def __init__(self):
+        self.written = ""
+
+    def write(self, text):
+        self.written += text
+
+
+class Raising:
+    def write(self, text):
+        raise KeyboardInterrupt
+
+
+def closed_file(tmp_path):
+    file = open(tmp_path / "closed", "w")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 8}, {"batch_size": 8, "stacked": True}], ids=str)
+@pytest.mark.parametrize("kind", ["write alone", "closed", "None", "raising"])
+def test_a_replaced_stderr_changes_no_answer(kind, options, tmp_path, monkeypatch):
+    def check(x):
+        if x == 1:
+            raise ValueError("x is one")
+        return x
+
+    def check_group(instances):
+        return [check(x) for (x,) in instances]
+
+    def check_stack(x):
+        return [check(row) for row in x]
+
+    function = check_stack if "stacked" in options else check_group if options else check
+    stderr = {"write alone": WriteOnly(), "closed": closed_file(tmp_path), "None": None, "raising": Raising()}[kind]
+    monkeypatch.setattr(sys, "stderr", stderr)
+    values, failures = run(function, [[0], [1], [2]], **options)
+    monkeypatch.undo()
+    assert {i: int(value) for i, (value,) in values.items()} == {0: 0, 2: 2}
+    assert list(failures) == [1] and failures[1].startswith("ValueError: x is one (test_stage_runner.py:")
+    if kind == "write alone":
+        assert "ValueError: x is one" in stderr.written
+
+
+@pytest.mark.parametrize("module", ["main", "agent"])
+def test_a_worker_leaves_whatever_its_stderr_is(module):
+    program = f"""
+import sys
+from mindspore_serving.worker.{module} import _leave
+sys.stderr = object()
+_leave(7)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 7
 
 
 # ---- threads

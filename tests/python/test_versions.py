@@ -1,12 +1,16 @@
 """Which versions are loaded when, against a native server that only notes what it is told."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from mindspore_serving.server import ServableStartConfig, _launch
+from mindspore_serving.server._version_watch import VersionWatch
 from mindspore_serving.server._versions import RunningVersions
+
+LONG = 60.0  # what is waited for comes much earlier
 
 
 class RecordingNative:
@@ -72,6 +76,54 @@ def test_a_watch_wants_two_equal_looks(tmp_path, native, running):
     (version / "a").write_text("12")
     assert running.reload(3.0, settled=True) == []
     assert running.reload(3.0, settled=True) == [("add", 2)]
+
+
+def fail_scans(monkeypatch, directory, times):
+    """Let a folder in `directory` vanish under the first `times` scans of it."""
+    scan, left = Path.rglob, [times]
+
+    def rglob(path, pattern):
+        if path == directory and left[0]:
+            left[0] -= 1
+            raise FileNotFoundError(2, "No such file or directory", f"{path}/gone")
+        return scan(path, pattern)
+
+    monkeypatch.setattr(Path, "rglob", rglob)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_folder_that_vanishes_fails_its_servable_alone(tmp_path, native, running, monkeypatch, settled):
+    (tmp_path / "sub" / "1").mkdir(parents=True)
+    (tmp_path / "sub" / "servable_config.py").write_text("")
+    running.start(plan(running, [ServableStartConfig(str(tmp_path), "sub", 0)]), later=True)
+    for name in ("add", "sub"):
+        (tmp_path / name / "2").mkdir()
+    if settled:
+        assert running.reload(3.0, settled=True) == []
+    fail_scans(monkeypatch, tmp_path / "add" / "2", 1)
+    with pytest.raises(RuntimeError, match=r"version directory .* cannot be read") as error:
+        running.reload(3.0, settled=settled)
+    assert f"'{tmp_path}/add/2'" in str(error.value) and f"'{tmp_path}/add/2/gone'" in str(error.value)
+    assert native.added[2:] == [("sub", 2, True)]
+    assert running.reload(3.0, settled=settled) == [("add", 2)]
+
+
+def test_a_watch_goes_on_after_a_folder_has_vanished(tmp_path, native, running, monkeypatch):
+    (tmp_path / "add" / "2").mkdir()
+    fail_scans(monkeypatch, tmp_path / "add" / "2", 1)
+    loaded = threading.Event()
+
+    def look():
+        if running.reload(3.0, settled=True) == [("add", 2)]:
+            loaded.set()
+
+    watch = VersionWatch(0.01, threading.RLock(), look, lambda doing: None)
+    watch.start()
+    try:
+        assert loaded.wait(LONG)
+    finally:
+        watch.end()
+        watch.join()
 
 
 def test_models_of_the_running_version_must_be_there_unless_the_config_is_another(tmp_path, native, running):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,11 @@ class RunningVersions:
             self.check_interrupted(doing)
 
     def _newest(self, old: RunningVersion, *, settled: bool) -> _launch.ServablePlan | None:
-        """The plan of a newer version that is there and complete."""
+        """The plan of a newer version that is there and complete.
+
+        Raises:
+            RuntimeError: The servable's directory, or that of the version, cannot be read.
+        """
         plan = _launch.plan_newest(old.plan, self._log_directory)
         if plan.version <= old.plan.version or plan.version_directory is None:
             return None
@@ -195,7 +200,7 @@ class RunningVersions:
         if key in self._running:
             return plan  # started by its number meanwhile
         config_file = plan.directory / plan.name / "servable_config.py"
-        now = fingerprint([config_file, *plan.version_directory.rglob("*")])
+        now = fingerprint([config_file, *_files_below(plan.version_directory)])
         if settled:
             before, self._seen[key] = self._seen.get(key), now
             if before != now or self._failed.get(key) == now:
@@ -213,7 +218,7 @@ class RunningVersions:
         if fingerprint([config_file]) != old.config_file:
             return []
         description = json.loads(self._native.describe(old.number) or "{}")
-        names = {path.name for path in version_directory.rglob("*") if path.is_file()}
+        names = {path.name for path in _files_below(version_directory) if os.path.isfile(path)}
         return [model["file"] for model in description.get("models", ()) if model["file"] not in names]
 
     def _replace(self, key: tuple[str, int], plan: _launch.ServablePlan, drain_seconds: float) -> None:
@@ -222,7 +227,7 @@ class RunningVersions:
         if running is None:
             self._make_log_directory()
             assert plan.version_directory is not None  # _newest() found it
-            files = [plan.directory / plan.name / "servable_config.py", *plan.version_directory.rglob("*")]
+            files = [plan.directory / plan.name / "servable_config.py", *_files_below(plan.version_directory)]
             as_loaded = fingerprint(files)
             try:
                 self.start([plan], later=True)
@@ -251,6 +256,18 @@ def fingerprint(paths: Iterable[Path]) -> Fingerprint:
             continue
         found.append((str(path), status.st_size, status.st_mtime_ns))
     return tuple(sorted(found))
+
+
+def _files_below(directory: Path) -> list[Path]:
+    """What is in a version's directory, at any depth.
+
+    Raises:
+        RuntimeError: It cannot be read; say a folder in it has gone meanwhile.
+    """
+    try:
+        return list(directory.rglob("*"))
+    except OSError as error:
+        raise RuntimeError(f"The version directory '{directory}' cannot be read: {error}") from error
 
 
 def _log_event(event: str, plan: _launch.ServablePlan, **fields: str) -> None:

@@ -300,8 +300,15 @@ cdef class StageRunner:
         now = time.monotonic()
         if now >= self.next_log_s[call.function]:  # a client that causes errors must not fill the disk
             self.next_log_s[call.function] = now + LOG_INTERVAL_S
+            self.log_failure(function, error)
+        return 0
+
+    cdef int log_failure(self, object function, object error) except -1:
+        try:
             lines = traceback.format_exception(type(error), error, error.__traceback__)
             print(f"Function {name_of(function)} failed:\n{''.join(lines)}", file=sys.stderr, end="", flush=True)
+        except BaseException:  # sys.stderr is the user's to replace: closed, without flush, or raising what it likes
+            pass
         return 0
 
 

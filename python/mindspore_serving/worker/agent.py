@@ -152,8 +152,8 @@ def _leave(code: int) -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
-        pass  # the launcher, which reads the log, is gone
+    except Exception:
+        pass  # the launcher, which reads the log, is gone, or the user's code has put something else in their place
     os._exit(code)
 
 

@@ -166,8 +166,8 @@ def _leave(code: int | None = None) -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
-        pass  # the server, which reads the log, is gone
+    except Exception:
+        pass  # the server, which reads the log, is gone, or the user's code has put something else in their place
     if code is None and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with what the user's code has started: nobody else ends that any more
     os._exit(code or 0)

@@ -29,6 +29,7 @@ class AgentGroup:
 
     Raises:
         RuntimeError: A process cannot be started. None is left.
+        OSError: The group itself cannot be, say for too many open files. None is left.
     """
 
     def __init__(
@@ -44,18 +45,18 @@ class AgentGroup:
         self._kill_at = 0.0  # set before _ending
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
         self._alive: list[AgentProcess] = []
         try:
+            self._selector.register(self._wake, selectors.EVENT_READ, self._woken)
             for plan in plans:
                 self._add(AgentProcess(plan, key))
+            self._thread = threading.Thread(target=self._watch, name="serving-agents", daemon=True)
+            self._thread.start()
         except BaseException:
             self.end(0)
             self._watch()
             os.close(self._wake)
             raise
-        self._thread = threading.Thread(target=self._watch, name="serving-agents", daemon=True)
-        self._thread.start()
 
     @property
     def pids(self) -> list[int]:
@@ -82,9 +83,14 @@ class AgentGroup:
 
     def _add(self, process: AgentProcess) -> None:
         self._alive.append(process)
-        self._selector.register(process.pidfd, selectors.EVENT_READ, partial(self._ended, process))
-        self._selector.register(process.log_fd, selectors.EVENT_READ, partial(self._printed, process))
-        self._selector.register(process.link, selectors.EVENT_READ, partial(self._said, process))
+        try:
+            self._selector.register(process.pidfd, selectors.EVENT_READ, partial(self._ended, process))
+            self._selector.register(process.log_fd, selectors.EVENT_READ, partial(self._printed, process))
+            self._selector.register(process.link, selectors.EVENT_READ, partial(self._said, process))
+        except OSError:
+            process.kill()
+            self._remove(process)
+            raise
 
     def _watch(self) -> None:
         while self._alive or not self._ending.is_set():
@@ -122,10 +128,14 @@ class AgentGroup:
                 self._on_registered()
 
     def _ended(self, process: AgentProcess) -> None:
+        self._remove(process)
+        if process.exit_code != WORKER_GONE and not self._ending.is_set():
+            self._on_death(process.plan.rank, process.describe_end())
+
+    def _remove(self, process: AgentProcess) -> None:
+        """Take a process that has ended, or will at once, out of the group."""
         for file in (process.pidfd, process.log_fd, process.link):
             if file in self._selector.get_map():
                 self._selector.unregister(file)
         process.reap()
         self._alive.remove(process)
-        if process.exit_code != WORKER_GONE and not self._ending.is_set():
-            self._on_death(process.plan.rank, process.describe_end())

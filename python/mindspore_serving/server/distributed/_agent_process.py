@@ -46,6 +46,9 @@ class AgentProcess:
     """A running process with its log pipe and the socket that holds it: it is killed when that is closed.
 
     Used by the thread that made it, and then by its watcher alone, but for `last_lines`.
+
+    Raises:
+        RuntimeError: It cannot be started. Nothing is left of it.
     """
 
     def __init__(self, plan: ProcessPlan, key: bytes | None) -> None:
@@ -55,29 +58,37 @@ class AgentProcess:
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._rest = b""
         self._log_lock = threading.Lock()  # guards the log, its pipe and its last lines
-        self.link, theirs = socket.socketpair()
-        self.log_fd, log_end = os.pipe()
         try:
-            # Its own session: Ctrl+C in a terminal reaches the launcher, which ends its agents.
-            self._process = subprocess.Popen(
-                [*plan.command, str(theirs.fileno())],
-                env=plan.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log_end,
-                stderr=log_end,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            self._start()
         except OSError as error:
-            self.link.close()
-            os.close(self.log_fd)
             raise RuntimeError(f"The process of {plan.title} cannot be started: {error}") from error
-        finally:
-            theirs.close()
-            os.close(log_end)
-        self.pidfd = os.pidfd_open(self._process.pid)
-        os.set_blocking(self.log_fd, False)
         self._send_order(key)
+
+    def _start(self) -> None:
+        with contextlib.ExitStack() as undo:
+            self.link, theirs = socket.socketpair()
+            undo.callback(self.link.close)
+            with theirs:
+                self.log_fd, log_end = os.pipe()
+                undo.callback(os.close, self.log_fd)
+                try:
+                    # Its own session: Ctrl+C in a terminal reaches the launcher, which ends its agents.
+                    self._process = subprocess.Popen(
+                        [*self.plan.command, str(theirs.fileno())],
+                        env=self.plan.environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log_end,
+                        stderr=log_end,
+                        pass_fds=(theirs.fileno(),),
+                        start_new_session=True,
+                    )
+                finally:
+                    os.close(log_end)
+            undo.callback(self._process.wait)
+            undo.callback(self.kill)
+            self.pidfd = os.pidfd_open(self._process.pid)
+            os.set_blocking(self.log_fd, False)
+            undo.pop_all()
 
     @property
     def pid(self) -> int:

@@ -126,6 +126,7 @@ class Launcher:
         self._failed_lives = 0
         self._seen_at = time.monotonic()  # the worker, or the launcher's begin
         self._refused_since: float | None = None
+        self._told = ""  # what was wrong here in the life before
         self._thread = threading.Thread(target=self._run, name="serving-launcher", daemon=False)
 
     def start(self) -> None:
@@ -176,12 +177,15 @@ class Launcher:
                     self._live()
                 except _Again as again:
                     self._failed(str(again))
-                except RuntimeError as error:
+                except (RuntimeError, OSError) as error:
                     if not self._registered:
                         raise
-                    self._failed(str(error))  # say of a rank table that has changed: it may change again
+                    # Say a rank table that has changed, or too many open files: it may change again.
+                    self._failed(str(error), wrong_here=True)
         except (Stopped, RuntimeError) as error:
             end = error
+        except OSError as error:
+            end = RuntimeError(f"The agents cannot be started: {error}")
         except BaseException as error:
             end = RuntimeError(f"The launcher of the agents has failed: {type(error).__name__}: {error}")
             raise
@@ -196,7 +200,7 @@ class Launcher:
 
         Raises:
             Stopped: There shall be no other.
-            RuntimeError: The first one has failed for a reason that stays.
+            RuntimeError, OSError: Something is wrong here. In the first life it is taken for a reason that stays.
             _Again: It is over.
         """
         with self._changed:
@@ -381,8 +385,13 @@ class Launcher:
 
     # ---- between lives
 
-    def _failed(self, reason: str) -> None:
-        """A life is over: say so, and wait a little before the next; or raise, if it was to be the first one."""
+    def _failed(self, reason: str, *, wrong_here: bool = False) -> None:
+        """A life is over: say so, and wait a little before the next; or raise, if it was to be the first one.
+
+        Args:
+            reason: Why.
+            wrong_here: It was neither the worker's doing nor an agent's. Said once for as long as it stays the same.
+        """
         with self._changed:
             ever, death, this_life = self._registered, self._death, self._life_registered
         if not ever:
@@ -397,8 +406,9 @@ class Launcher:
             return
         if this_life:
             self._log(_WARNING, f"The ranks of this machine have ended and will be started again: {death or reason}")
-        elif death is not None:
-            self._log(_WARNING, f"The ranks of this machine could not be started again: {death}")
+        elif death is not None or (wrong_here and reason != self._told):
+            self._log(_WARNING, f"The ranks of this machine could not be started again: {death or reason}")
+        self._told = reason if wrong_here else ""
         if death is not None or this_life:
             self._sleep(_BACK_OFF_SECONDS[min(self._failed_lives, len(_BACK_OFF_SECONDS) - 1)])
             self._failed_lives += 1
