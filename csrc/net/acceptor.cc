@@ -55,6 +55,13 @@ void Acceptor::Stop() {
   stopping_ = true;
   AcceptUpTo(kAcceptsAtStop);
   loop_.Remove(socket_.get(), this);
+  // A child that the user's script has forked may hold it, too: the port would go on listening with nobody to accept.
+  // Unix sockets are left alone: all loops share one.
+  int domain = AF_UNIX;
+  socklen_t size = sizeof(domain);
+  if (getsockopt(socket_.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain != AF_UNIX) {
+    shutdown(socket_.get(), SHUT_RDWR);
+  }
   socket_.Reset();
 }
 

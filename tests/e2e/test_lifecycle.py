@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +75,12 @@ def test_ServerKilledOutright_WorkersEndByThemselves(add_folder, start_server):
     assert session_pids(session) == []
 
 
-def test_ServerKilledOutright_WorkersEnd_ThoughAForkedChildHoldsItsDescriptors(add_folder, start_server):
-    child_file = add_folder / "child"
-    script = make_script(add_folder, ['"adder"'])
+@contextmanager
+def with_a_forked_child(folder: Path, start_server):
+    """A server whose script forks a child when all has started, and both once there is a worker. The child has all
+    descriptors of the server's and lives until the end."""
+    child_file = folder / "child"
+    script = make_script(folder, ['"adder"'])
     script.write_text(
         script.read_text()
         + "import pathlib, time\n"
@@ -86,14 +91,20 @@ def test_ServerKilledOutright_WorkersEnd_ThoughAForkedChildHoldsItsDescriptors(a
         + f"pathlib.Path({str(child_file)!r}).write_text(str(child))\n"
     )
     server = start_server(script)
-    workers = server.worker_pids()
     deadline = time.monotonic() + 60
     while not child_file.exists() or not child_file.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child = int(child_file.read_text())
-    workers = [pid for pid in workers if pid != child]
     try:
+        yield server, [pid for pid in server.worker_pids() if pid != child]
+        assert Path(f"/proc/{child}").exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_ServerKilledOutright_WorkersEnd_ThoughAForkedChildHoldsItsDescriptors(add_folder, start_server):
+    with with_a_forked_child(add_folder, start_server) as (server, workers):
         assert len(workers) == 1
         server.send_signal(signal.SIGKILL)
         server.wait_exit()
@@ -101,9 +112,15 @@ def test_ServerKilledOutright_WorkersEnd_ThoughAForkedChildHoldsItsDescriptors(a
         while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-        assert Path(f"/proc/{child}").exists()
-    finally:
-        os.kill(child, signal.SIGKILL)
+
+
+def test_StoppedServer_ListensNoMore_ThoughAForkedChildHoldsItsDescriptors(add_folder, start_server):
+    with with_a_forked_child(add_folder, start_server) as (server, _):
+        assert server.stop(signal.SIGTERM) == 0, server.log
+        for address in (server.grpc_address, server.rest_address):
+            host, _, port = address.rpartition(":")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, int(port)), timeout=10)
 
 
 def test_StopAndStartAgainInOneScript(add_folder, start_server):
