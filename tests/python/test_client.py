@@ -144,8 +144,6 @@ def test_arrays_of_any_layout_arrive_as_they_look(make_client, array):
         (np.int8(3), pb.MS_INT8, [], b"\x03"),
         (np.float64(2.5), pb.MS_FLOAT64, [], np.float64(2.5).tobytes()),
         (np.longlong(3), pb.MS_INT64, [], np.int64(3).tobytes()),
-        (np.bool_(True), pb.MS_BOOL, [], b"\x01"),
-        (np.bool_(False), pb.MS_BOOL, [], b"\x00"),
     ],
 )
 def test_numbers(make_client, service, value, number, dims, data):
@@ -170,7 +168,7 @@ def test_several_texts_in_one_output_are_a_list(make_client, service):
     assert make_client("reply").infer({"x": 1}) == [{"y": [b"a", b"b"], "z": []}]
 
 
-@pytest.mark.parametrize("value", [[1], (1,), None, bytearray(b"a"), {}, 1j])
+@pytest.mark.parametrize("value", [[1], (1,), None, np.bool_(True), bytearray(b"a"), {}, 1j])
 def test_values_that_cannot_be_sent(make_client, value):
     with pytest.raises(RuntimeError, match=r"Not support value type .* of input 'x'"):
         make_client().infer({"x": value})

@@ -102,16 +102,6 @@ def test_what_is_unusual_is_left_to_the_caller(instances):
     assert _codec.encode(instances, "servable", "method", 0) is None
 
 
-@pytest.mark.parametrize("value", [np.bool_(True), np.bool_(False), np.int8(-3), np.float64(2.5), np.ulonglong(3)])
-def test_numpys_scalars_keep_their_type_on_both_ways(value):
-    sent = by_protobuf([{"x": value}], 0)
-    message = _codec.encode([{"x": value}], "servable", "method", 0)
-    assert message is not None
-    assert pb.PredictRequest.FromString(message) == sent
-    result = value_of("x", sent.instances[0].items["x"])
-    assert (result.dtype, result.shape, result.item()) == (value.dtype, (), value.item())
-
-
 def test_names_may_be_of_a_class_made_from_str():
     message = _codec.encode([{np.str_("x"): np.str_("text")}], np.str_("servable"), np.str_("method"), 0)
     request = pb.PredictRequest.FromString(message)

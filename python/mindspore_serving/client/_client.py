@@ -94,8 +94,8 @@ class Client:
 
         Args:
             instances (Union[dict, list[dict], tuple[dict]]): One instance or several, each a dict of input name to
-                value. A value is a numpy array, number or bool (sent with its dtype and shape), an int, float or
-                bool (sent as int64, float64 or bool of shape [1]), a str or bytes.
+                value. A value is a numpy array or number (sent with its dtype and shape), an int, float or bool
+                (sent as int64, float64 or bool of shape [1]), a str or bytes.
 
         Returns:
             A list with one dict per instance, in their order: output name to value, i.e. a read-only numpy array, str

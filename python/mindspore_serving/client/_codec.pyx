@@ -82,7 +82,7 @@ cdef extern from "python/numpy_types.h" namespace "msserving" nogil:
 cdef uint64_t OWN_COPY_BYTES = 4 << 10
 # No protobuf message may be larger.
 cdef size_t MAX_MESSAGE_BYTES = (1 << 31) - 1
-cdef tuple NUMBERS = (np.number, np.bool_)
+cdef object NUMBER = np.number
 
 
 cdef string_view text_of(object text) except *:
@@ -119,7 +119,7 @@ cdef bint view_value(object value, TensorView* view, deque[uint64_t]& numbers, l
     if cnp.PyArray_Check(value):
         return view_array(value, view, held)
     # NumPy's float64 is also a float, its str_ also a str.
-    if isinstance(value, NUMBERS):
+    if isinstance(value, NUMBER):
         return view_array(np.asarray(value), view, held)
     view.rank = 1
     view.dims[0] = 1

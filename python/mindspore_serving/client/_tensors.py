@@ -36,8 +36,8 @@ def fill_tensor(name: str, value: object, tensor: Any) -> None:
     Raises:
         RuntimeError: Values of this kind cannot be sent.
     """
-    # NumPy's float64 is also a float, its str_ also a str: arrays and NumPy's numbers and bools come first.
-    if isinstance(value, (np.ndarray, np.number, np.bool_)):
+    # NumPy's float64 is also a float, its str_ also a str: arrays and NumPy's numbers come first.
+    if isinstance(value, (np.ndarray, np.number)):
         _fill_array(name, np.asarray(value), tensor)
     elif isinstance(value, str):
         tensor.dtype = ms_service_pb2.MS_STRING
@@ -51,7 +51,7 @@ def fill_tensor(name: str, value: object, tensor: Any) -> None:
         _fill_array(name, np.asarray([value]), tensor)
     else:
         raise RuntimeError(
-            f"Not support value type {type(value)} of input '{name}': it should be a numpy array, number or bool, int, "
+            f"Not support value type {type(value)} of input '{name}': it should be a numpy array or number, int, "
             "float, bool, str or bytes; numpy.asarray() makes an array of most others"
         )
 
