@@ -232,13 +232,7 @@ TEST_F(LoopDispatcherTest, RequestThatUserCodeMayHaveChangedIsNotRunAgain) {
 }
 
 TEST_F(LoopDispatcherTest, InputsThatEndThreeDeviceWorkersBehindAnExtraOneAreRefused_OneDeathCountsOnce) {
-  workers_.push_back(std::make_unique<FakeWorker>(1, requests_));
-  const std::shared_ptr<WorkerLink> link = workers_.back()->Link();
-  link->extra = true;
-  ServableSignature signature{"add", 1, {{"sum", {"x"}, {"y"}}}};
-  signature.methods[0].has_python = true;
-  dispatcher_.AddWorker(signature, requests_, link);
-  dispatcher_.JoinWorker(1);
+  AddExtra(1);
   Sink sink;
   const auto lose = [&](uint64_t device) {
     ASSERT_TRUE(Submit(&sink).ok());

@@ -149,6 +149,18 @@ class LoopDispatcherTest : public ::testing::Test {
     return workers_.back().get();
   }
 
+  // One that runs Python stages alone.
+  FakeWorker* AddExtra(uint64_t id) {
+    workers_.push_back(std::make_unique<FakeWorker>(id, requests_));
+    const std::shared_ptr<WorkerLink> link = workers_.back()->Link();
+    link->extra = true;
+    ServableSignature signature{"add", 1, {{"sum", {"x"}, {"y"}}}};
+    signature.methods[0].has_python = true;
+    dispatcher_.AddWorker(signature, requests_, link);
+    dispatcher_.JoinWorker(id);
+    return workers_.back().get();
+  }
+
   // One instance for each value.
   Status SubmitValues(Sink* sink, const std::vector<float>& values, RequestTicket* ticket = nullptr) {
     MethodTarget target;

@@ -110,13 +110,7 @@ TEST_F(LoopDispatcherTest, OverwrittenRequestOverItsTimeOutIsAnswered_ItsInputsA
 }
 
 TEST_F(LoopDispatcherTest, OverwrittenRequestOfAnExtraWorkerIsAnswered_ItsInputsAreNoSuspects) {
-  workers_.push_back(std::make_unique<FakeWorker>(1, requests_));
-  const std::shared_ptr<WorkerLink> link = workers_.back()->Link();
-  link->extra = true;
-  ServableSignature signature{"add", 1, {{"sum", {"x"}, {"y"}}}};
-  signature.methods[0].has_python = true;
-  dispatcher_.AddWorker(signature, requests_, link);
-  dispatcher_.JoinWorker(1);
+  AddExtra(1);
   Sink sink;
   ASSERT_TRUE(SubmitValues(&sink, {1, 2}).ok());
   RequestRecord* record = workers_[0]->Take();
